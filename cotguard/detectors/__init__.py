@@ -1,0 +1,1 @@
+"""Detectors find spans in a channel's text while it arrives."""

@@ -1,0 +1,112 @@
+"""What the gateway asks of a dialect. Everything here is sans-IO: bytes and objects in, bytes out."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from cotguard.detectors.contract import RequestFacts
+from cotguard.moderation.exchange import Exchange
+
+__all__ = ["Dialect", "ErrorKind", "Prepared", "Refused", "Translator", "UpstreamFault"]
+
+
+class ErrorKind(StrEnum):
+    """Why an exchange ends in an error. The value is the ``code`` clients see and the label metrics carry."""
+
+    BAD_REQUEST = "bad_request"
+    UNSUPPORTED = "unsupported"
+    NOT_FOUND = "not_found"
+    TOO_LARGE = "too_large"
+    UPSTREAM_ERROR = "upstream_error"
+    UPSTREAM_INVALID = "upstream_invalid"
+    UPSTREAM_INTERRUPTED = "upstream_interrupted"
+    UPSTREAM_TIMEOUT = "upstream_timeout"
+    MODERATION_FAILED = "moderation_failed"
+    OVERLOADED = "overloaded"
+    SHUTTING_DOWN = "shutting_down"
+
+
+class Refused(Exception):
+    """The client's request is refused. ``message`` is constant text: it never quotes the request's values."""
+
+    def __init__(self, status: int, kind: ErrorKind, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.message = message
+
+
+class UpstreamFault(Exception):
+    """The upstream sent something that cannot be read as the dialect, or ended early. ``message`` is constant text."""
+
+    def __init__(self, kind: ErrorKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that may go upstream: the body we wrote, and what the response side needs to know."""
+
+    body: bytes
+    model: str
+    stream: bool
+    facts: RequestFacts
+    tools: frozenset[str] = frozenset()
+    """Names of the tools the client declared; the model may call no other."""
+    stops: frozenset[str] = frozenset()
+    """Stop strings the client asked for; no other may be echoed."""
+    usage_requested: bool = False
+
+
+class Translator(Protocol):
+    """One streaming response: upstream bytes (content decoding done) in, bytes for the client out.
+
+    ``receive``, ``end`` raise :class:`UpstreamFault` on undecodable input and let moderation errors through; the
+    caller then sends ``fail(...)`` and stops. Nothing that is held is ever in the output of ``fail``.
+    """
+
+    @property
+    def finished(self) -> bool:
+        """The response is complete as the dialect sees it (``[DONE]`` written, cut, or failed): read no further."""
+        ...
+
+    def receive(self, data: bytes) -> bytes: ...
+
+    def end(self) -> bytes:
+        """Upstream closed the body. Complete streams return their last bytes; others raise :class:`UpstreamFault`."""
+        ...
+
+    def fail(self, kind: ErrorKind, message: str) -> bytes:
+        """The dialect's error shape for a stream under way."""
+        ...
+
+    def keep_alive(self) -> bytes:
+        """Bytes that mean nothing and keep the connection open while text is held."""
+        ...
+
+
+class Dialect(Protocol):
+    """One wire format."""
+
+    @property
+    def name(self) -> str: ...
+
+    def prepare(self, body: bytes) -> Prepared:
+        """Read, check and rewrite a request (switches that open leaks are stripped). Raises :class:`Refused`."""
+        ...
+
+    def stream(self, prepared: Prepared, exchange: Exchange) -> Translator: ...
+
+    def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
+        """Moderate a whole, non-streaming response. Raises :class:`UpstreamFault`."""
+        ...
+
+    def error(self, kind: ErrorKind, message: str) -> bytes:
+        """The dialect's error body for a response that has not begun."""
+        ...
+
+    def upstream_error(self, status: int, data: bytes) -> bytes:
+        """An upstream's error body, rebuilt from its type and code; nothing else is copied."""
+        ...

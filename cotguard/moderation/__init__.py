@@ -1,0 +1,1 @@
+"""The sans-IO core: channels, hold, frontier, span merging and rewriting."""

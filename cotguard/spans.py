@@ -1,0 +1,62 @@
+"""The words everything else is written in: channel kinds, spans and actions.
+
+Offsets are code points of one channel's text, half-open ``[start, end)``.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["Action", "ChannelKind", "Span"]
+
+
+class ChannelKind(StrEnum):
+    """What a channel's text is. The first row is written by the model, the second is sent to it."""
+
+    REASONING = "reasoning"
+    OUTPUT = "output"
+    TOOL_CALL = "tool_call"
+    REFUSAL = "refusal"
+    OTHER = "other"
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL_RESULT = "tool_result"
+    TOOL_DESCRIPTION = "tool_description"
+
+
+class Action(StrEnum):
+    """What the policy does with a span, from mildest to most severe."""
+
+    ALLOW = "allow"
+    FLAG = "flag"
+    MASK = "mask"
+    PSEUDONYMIZE = "pseudonymize"
+    HASH = "hash"
+    REDACT = "redact"
+    WITHHOLD = "withhold"
+    BLOCK = "block"
+
+    @property
+    def severity(self) -> int:
+        """Rank for choosing among overlapping spans: the larger wins."""
+        return _SEVERITY[self]
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether delivered text differs from the model's."""
+        return _SEVERITY[self] >= _SEVERITY[Action.MASK]
+
+
+_SEVERITY = {action: rank for rank, action in enumerate(Action)}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A found value. ``score`` is in [0, 1]; ``detector`` names the finder, as ``detector/rule``."""
+
+    start: int
+    end: int
+    entity: str
+    score: float
+    detector: str
