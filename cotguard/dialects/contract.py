@@ -1,6 +1,6 @@
 """What the gateway asks of a dialect. Everything here is sans-IO: bytes and objects in, bytes out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -26,7 +26,7 @@ class ErrorKind(StrEnum):
     SHUTTING_DOWN = "shutting_down"
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818  # not an error of ours: an answer to the client
     """The client's request is refused. ``message`` is constant text: it never quotes the request's values."""
 
     def __init__(self, status: int, kind: ErrorKind, message: str) -> None:
@@ -36,7 +36,7 @@ class Refused(Exception):
         self.message = message
 
 
-class UpstreamFault(Exception):
+class UpstreamFault(Exception):  # noqa: N818  # named beside ModerationFault: whose fault it is
     """The upstream sent something that cannot be read as the dialect, or ended early. ``message`` is constant text."""
 
     def __init__(self, kind: ErrorKind, message: str) -> None:
@@ -49,15 +49,17 @@ class UpstreamFault(Exception):
 class Prepared:
     """A request that may go upstream: the body we wrote, and what the response side needs to know."""
 
-    body: bytes
+    body: bytes = field(repr=False)
     model: str
     stream: bool
-    facts: RequestFacts
+    facts: RequestFacts = field(repr=False)
     tools: frozenset[str] = frozenset()
     """Names of the tools the client declared; the model may call no other."""
-    stops: frozenset[str] = frozenset()
+    stops: frozenset[str] = field(default=frozenset(), repr=False)
     """Stop strings the client asked for; no other may be echoed."""
     usage_requested: bool = False
+    choices: int = 1
+    """How many choices were asked for; the upstream may send no other."""
 
 
 class Translator(Protocol):

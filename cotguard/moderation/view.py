@@ -43,7 +43,8 @@ class View(Protocol):
     def render(self, start: int, end: int, edits: Sequence[Edit]) -> str:
         """Raw text for ``[start, end)`` with ``edits`` (in order, inside, not overlapping) applied.
 
-        Called in order and without gaps; the view forgets everything before ``end``.
+        The view's own structure (markers, JSON punctuation) inside an edit stays. Called in order and without gaps;
+        the view forgets everything before ``end``.
         """
         ...
 

@@ -1,0 +1,1 @@
+"""Rule tables, one module a family, each with its rules as `RULES`."""

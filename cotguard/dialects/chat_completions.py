@@ -1,0 +1,124 @@
+"""The dialect OpenAI Chat Completions, with the extensions of the servers that speak it.
+
+The rows are in ``chat_completions.yaml``; what a table cannot say is in the modules beside this one: tool calls
+(``chat_tools``), copies of a text (``chat_choice``), the order of a stream (``chat_stream``), requests
+(``chat_request``). Here: whole responses, errors, and the :class:`~cotguard.dialects.contract.Dialect` itself.
+
+A whole response goes through the same channels as a stream of one chunk per choice. Where its texts are lists of
+parts, a part is written for every stretch of released text of one channel.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from cotguard.dialects.chat_choice import Choice
+from cotguard.dialects.chat_format import Format, as_object, envelope, error_object, load_table
+from cotguard.dialects.chat_request import prepare
+from cotguard.dialects.chat_stream import ChatStream
+from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
+from cotguard.dialects.table import fill
+from cotguard.framing.json import JSONError, dumps, loads
+from cotguard.moderation.exchange import Exchange
+
+__all__ = ["ChatCompletions"]
+
+_UNREADABLE = "The upstream's response could not be read."
+_CALLS = frozenset({"tool_calls", "function_call"})
+
+
+@dataclass(slots=True)
+class _Run:
+    """Released text that is written in one place."""
+
+    key: Hashable
+    fragment: dict[str, object]
+    texts: list[str]
+
+
+def _collect(choice: Choice, runs: list[_Run]) -> None:
+    """Add what the choice's lane has released to the run it continues, or as new runs."""
+    for emission in choice.lane.take():
+        run = _continued(runs, emission.key, choice.fragment(emission))
+        if run is None:
+            run = _Run(emission.key, choice.fragment(emission), [])
+            runs.append(run)
+        run.texts.append(emission.text)
+
+
+def _continued(runs: list[_Run], key: Hashable, fragment: dict[str, object]) -> _Run | None:
+    """The last run of the channel, unless text of another channel came between them in the same list of parts."""
+    for run in reversed(runs):
+        if run.key == key and run.fragment == fragment:
+            return run
+        if run.fragment.keys() & fragment.keys() - _CALLS:
+            return None
+    return None
+
+
+class ChatCompletions:
+    """A :class:`~cotguard.dialects.contract.Dialect`.
+
+    ``table`` is a table in the form of ``chat_completions.yaml``; by default that one. ``ValueError`` says which of
+    its rows is wrong.
+    """
+
+    name = "chat_completions"
+
+    def __init__(self, table: str | None = None) -> None:
+        self._form: Format = load_table(table)
+
+    def prepare(self, body: bytes) -> Prepared:
+        return prepare(body, self._form)
+
+    def stream(self, prepared: Prepared, exchange: Exchange) -> ChatStream:
+        return ChatStream(self._form, prepared, exchange)
+
+    def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
+        try:
+            response = as_object(loads(data))
+        except JSONError:
+            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _UNREADABLE) from None
+        if response.get("error"):
+            raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, "The upstream reported an error.")
+        items = response.get("choices")
+        if not isinstance(items, list) or len(items) > prepared.choices:
+            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _UNREADABLE)
+        fields = envelope(self._form.envelope.read(response).structure, "chat.completion")
+        choices = [self._choice(as_object(item), at, prepared, exchange) for at, item in enumerate(items)]
+        if len({choice["index"] for choice in choices}) != len(choices):
+            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _UNREADABLE)
+        return dumps(fields | {"choices": choices} | self._form.extras.read(response).structure)
+
+    def _choice(self, item: dict[str, object], at: int, prepared: Prepared, exchange: Exchange) -> dict[str, object]:
+        index = item.get("index", at)
+        if type(index) is not int or not 0 <= index < prepared.choices:
+            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _UNREADABLE)
+        choice = Choice(index, exchange.lane(index), self._form, prepared, streamed=False)
+        message, pieces = choice.read(as_object(item.get("message")))
+        runs: list[_Run] = []
+        for piece in pieces:
+            if choice.fragments.get(piece.key) != piece.fragment:
+                _collect(choice, runs)
+                choice.fragments[piece.key] = piece.fragment
+            choice.lane.feed(piece.key, piece.text)
+        choice.lane.finish()
+        _collect(choice, runs)
+        for run in runs:
+            fill(run.fragment, "".join(run.texts), message)
+        if choice.lane.cut:
+            # Arguments may have been cut in the middle: no call is one the client could carry out.
+            for name in _CALLS:
+                message.pop(name, None)
+            return {"index": index, "message": message, "finish_reason": "content_filter"}
+        return {"index": index, "message": message, **choice.finish(item.get("finish_reason"), item)}
+
+    def error(self, kind: ErrorKind, message: str) -> bytes:
+        return dumps(error_object(kind, message))
+
+    def upstream_error(self, status: int, data: bytes) -> bytes:
+        try:
+            body = loads(data)
+        except JSONError:
+            body = None
+        error = body.get("error", body) if isinstance(body, dict) else None
+        return dumps(self._form.upstream_error(error, f"The upstream answered with status {status}."))

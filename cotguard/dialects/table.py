@@ -1,0 +1,256 @@
+"""Dialect tables: which strings of a JSON shape are which channel, which scalars are structure.
+
+A table is a YAML file of sections. A section maps paths to meanings, in the order in which a client reads the texts:
+
+    message:
+      reasoning_content: reasoning                          # text of a channel
+      content: content                                      # a string ...
+      content[text].text: content                           # ... or a list of parts, told apart by their `type`
+      tool_calls[].index: index                             # items of any type
+
+A meaning is a channel name (the caller's), one of ``CHECKS`` (structure that passes where the check holds) or the name
+of one of the table's ``enums``. One place may have several rows, one for each JSON type it comes in.
+
+Guarantees: what :meth:`Shape.read` returns holds strings only as a channel's text, or where a check let them through
+(G3). Everything without a row is dropped, so is a scalar that fails its check. A value of the wrong type at a place
+that holds moderated text or leads to one is a fault: it cannot be told what a client would make of it.
+
+Limit: an identifier that passes its check may still be chosen by the model; checks bound its alphabet and length.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+
+import yaml
+
+from cotguard.dialects.contract import ErrorKind, UpstreamFault
+
+__all__ = ["CHECKS", "HOLE", "Place", "Reading", "Shape", "Table", "fill"]
+
+HOLE = "\0"
+"""Stands for a channel's text in a fragment. No check lets a string with this character through."""
+
+Check = Callable[[object], bool]
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,95}")
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@/+ -]{0,127}")
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+_MAX_INDEX = 1023
+_MAX_NUMBER = 2**53
+_MAX_NAME = 256
+
+
+def _matching(pattern: re.Pattern[str]) -> Check:
+    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return math.isfinite(value) and abs(value) <= _MAX_NUMBER
+    return value is None
+
+
+CHECKS: Mapping[str, Check] = {
+    "id": _matching(_IDENTIFIER),
+    "model": _matching(_MODEL),
+    "word": _matching(_WORD),
+    "number": _is_number,
+    "boolean": lambda value: type(value) is bool,
+    "index": lambda value: type(value) is int and 0 <= value <= _MAX_INDEX,
+    # Read but never written unless the caller finds it among the names that the request declared.
+    "name": lambda value: isinstance(value, str) and len(value) <= _MAX_NAME,
+}
+"""Structure by name. Numbers are finite and exact in every JSON parser, or null; booleans are no numbers."""
+
+Step = str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One text found: the channel's name, where it stood, and the smallest object that carries it, with a hole."""
+
+    channel: str
+    path: tuple[Step, ...]
+    text: str = field(repr=False)
+    fragment: dict[str, object]
+
+    def within(self, step: Step, fragment: dict[str, object]) -> "Place":
+        """The same place, seen from one level further out."""
+        return Place(self.channel, (step, *self.path), self.text, fragment)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What an object holds by a shape: scalars that passed, text places without text (null or ""), and texts."""
+
+    structure: dict[str, object]
+    empties: dict[str, object]
+    places: list[Place]
+
+
+class _Node:
+    """What may stand at one place, one attribute for each JSON type."""
+
+    __slots__ = ("channel", "check", "fields", "items")
+
+    def __init__(self) -> None:
+        self.check: Check | None = None
+        self.channel: str | None = None
+        self.fields: dict[str, _Node] = {}
+        self.items: dict[str | None, _Node] = {}  # by `type`; None: any
+
+
+class Shape:
+    """One section of a table, compiled. ``ValueError`` names the row that cannot be read."""
+
+    _PATH = re.compile(r"\w+(\[[\w.-]*\])?(\.\w+(\[[\w.-]*\])?)*")
+    _STEP = re.compile(r"(\w+)(?:\[([\w.-]*)\])?(?:\.|$)")
+
+    def __init__(self, rows: Mapping[str, str], channels: Sequence[str], checks: Mapping[str, Check]) -> None:
+        self._root = _Node()
+        for path, meaning in rows.items():
+            node = self._at(path)
+            if meaning in channels:
+                node.channel = meaning
+            elif meaning in checks:
+                node.check = checks[meaning]
+            else:
+                raise ValueError(f"{path}: {meaning!r} is neither a channel, nor a check, nor an enum")
+        _spread(self._root)
+
+    def _at(self, path: str) -> _Node:
+        if self._PATH.fullmatch(path) is None:
+            raise ValueError(f"{path!r} is not a path like `a.b[].c` or `a[type].b`")
+        node = self._root
+        for match in self._STEP.finditer(path):
+            node = node.fields.setdefault(match[1], _Node())
+            if match[2] is not None:
+                node = node.items.setdefault(match[2] or None, _Node())
+        return node
+
+    def read(self, value: Mapping[str, object]) -> Reading:
+        """Read an object. Raises :class:`UpstreamFault` on a wrong type at or above a text's place."""
+        return _read(self._root, value)
+
+
+def _spread(node: _Node) -> None:
+    """Let rows for items of any type hold for the typed ones as well, down to every depth."""
+    general = node.items.get(None)
+    for kind, item in node.items.items():
+        if general is not None and kind is not None:
+            for name, child in general.fields.items():
+                item.fields.setdefault(name, child)
+    for child in (*node.fields.values(), *node.items.values()):
+        _spread(child)
+
+
+def _read(node: _Node, value: Mapping[str, object]) -> Reading:
+    structure: dict[str, object] = {}
+    empties: dict[str, object] = {}
+    found: list[Place] = []
+    for name, child in node.fields.items():
+        if name not in value:
+            continue
+        item = value[name]
+        if child.channel is not None and (item is None or item == ""):
+            empties[name] = item
+        elif child.channel is not None and isinstance(item, str):
+            found.append(Place(child.channel, (name,), item, {name: HOLE}))
+        elif isinstance(item, list) and child.items:
+            found.extend(place.within(name, {name: [place.fragment]}) for place in _read_items(child, item))
+        elif isinstance(item, dict) and child.fields:
+            inner = _read(child, item)
+            if inner.structure:
+                structure[name] = inner.structure
+            found.extend(place.within(name, {name: place.fragment}) for place in inner.places)
+        elif child.check is not None:
+            if child.check(item):
+                structure[name] = item
+        elif item is not None:
+            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream's response has a field of the wrong type.")
+    if structure:
+        found = [Place(at.channel, at.path, at.text, structure | at.fragment) for at in found]
+    return Reading(structure, empties, found)
+
+
+def _read_items(node: _Node, items: list[object]) -> list[Place]:
+    found: list[Place] = []
+    for position, item in enumerate(items):
+        if not isinstance(item, dict):
+            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream's response has an item of the wrong type.")
+        kind = item.get("type")
+        typed = node.items.get(kind) if isinstance(kind, str) else None
+        chosen = typed or node.items.get(None)
+        if chosen is None:
+            continue
+        named: dict[str, object] = {"type": kind} if typed is not None else {}
+        found.extend(place.within(position, named | place.fragment) for place in _read(chosen, item).places)
+    return found
+
+
+def fill(fragment: Mapping[str, object], text: str, into: dict[str, object]) -> None:
+    """Put ``text`` into the fragment's holes and merge it into an object: texts append, list items too."""
+    for name, value in fragment.items():
+        before = into.get(name)
+        if value == HOLE:
+            into[name] = before + text if isinstance(before, str) else text
+        elif isinstance(value, dict):
+            inner = before if isinstance(before, dict) else {}
+            into[name] = inner
+            fill(value, text, inner)
+        elif isinstance(value, list):
+            filled: list[dict[str, object]] = [{} for _ in value]
+            for item, target in zip(value, filled, strict=True):
+                fill(item, text, target)
+            into[name] = [*before, *filled] if isinstance(before, list) else filled
+        else:
+            into[name] = value
+
+
+class Table:
+    """A dialect's table file.
+
+    ``channels`` are the names that rows may use for texts. ``ValueError`` says which row is wrong.
+    """
+
+    def __init__(self, text: str, channels: Sequence[str]) -> None:
+        data = yaml.safe_load(text)
+        if not isinstance(data, dict):
+            raise ValueError("a dialect table is a mapping of sections")  # noqa: TRY004  # a bad file, not a bad call
+        self._data: dict[str, object] = data
+        self._channels = channels
+        self._checks = {**CHECKS, **{name: _member(self.names("enums", name)) for name in self._section("enums")}}
+
+    @classmethod
+    def load(cls, name: str, channels: Sequence[str]) -> "Table":
+        """The table shipped as ``name`` beside this module."""
+        return cls(files("cotguard.dialects").joinpath(name).read_text("utf-8"), channels)
+
+    def _section(self, name: str) -> dict[str, object]:
+        section = self._data.get(name)
+        if not isinstance(section, dict):
+            raise ValueError(f"{name}: the section is missing or no mapping")  # noqa: TRY004  # same
+        return section
+
+    def shape(self, section: str) -> Shape:
+        """A section of rows."""
+        rows = {str(path): str(meaning) for path, meaning in self._section(section).items()}
+        try:
+            return Shape(rows, self._channels, self._checks)
+        except ValueError as error:
+            raise ValueError(f"{section}: {error}") from None
+
+    def names(self, section: str, name: str) -> frozenset[str]:
+        """A list of plain names in a section."""
+        names = self._section(section).get(name)
+        if not isinstance(names, list):
+            raise ValueError(f"{section}.{name}: a list of names is missing")  # noqa: TRY004  # same
+        return frozenset(str(each) for each in names)
+
+
+def _member(names: frozenset[str]) -> Check:
+    return lambda value: isinstance(value, str) and value in names

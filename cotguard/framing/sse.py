@@ -1,0 +1,150 @@
+"""Server-sent events: an incremental reader and a writer.
+
+Reading follows the WHATWG HTML standard, section 9.2.6 (event stream interpretation):
+
+1. A BOM at the start is dropped.
+2. LF, CR and CRLF are made LF, whichever way reads cut them: a CR ends its line at once, and an LF that comes next is
+   skipped.
+3. Blocks are cut at blank lines. The place up to which no blank line was found is kept, so work is linear in the
+   input even when it comes one byte at a time.
+4. In a block, ``data`` lines are joined with LF and the last ``event`` line is the name. Comments, ``id``, ``retry``
+   and unknown fields are dropped: all of them could carry text past moderation.
+
+Differences from the standard, both on purpose: an unterminated last block is an event too, because some clients
+dispatch it and so it has to be moderated; and invalid UTF-8 is an error instead of U+FFFD.
+
+Guarantees: the events do not depend on how the input was cut; memory is bounded by the event limit plus one read.
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["KEEP_ALIVE", "MAX_EVENT_BYTES", "Event", "FramingError", "Reader", "event", "is_done"]
+
+MAX_EVENT_BYTES = 32 * 1024 * 1024
+"""Largest event accepted, in bytes of its block: terminal events repeat whole responses, images included."""
+
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment: it means nothing to clients and keeps the connection open while text is held."""
+
+_BOM = b"\xef\xbb\xbf"
+_CR = 0x0D  # as integers: looking for a byte is several times faster than for a bytes object
+_LF = 0x0A
+
+
+class FramingError(ValueError):
+    """The bytes are not an event stream that this proxy accepts. The message is constant text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event. ``name`` is empty where the stream gives none; ``data`` is valid UTF-8."""
+
+    name: str
+    data: bytes
+
+
+class Reader:
+    """Cuts an event stream of one response into events. ``max_event`` is in bytes.
+
+    ``feed`` and ``end`` raise :class:`FramingError` for an event over the limit and for invalid UTF-8; the reader is of
+    no use afterwards.
+    """
+
+    __slots__ = ("_buffer", "_max_event", "_searched", "_skip_lf", "_started")
+
+    def __init__(self, max_event: int = MAX_EVENT_BYTES) -> None:
+        self._max_event = max_event
+        self._buffer = bytearray()
+        self._searched = 0  # no blank line begins before this place of the buffer
+        self._skip_lf = False
+        self._started = False
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Take the next bytes of the body. Returns the events they complete."""
+        if self._skip_lf and data:
+            self._skip_lf = False
+            data = data.removeprefix(b"\n")
+        if _CR in data:
+            self._skip_lf = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        complete = self._complete(data)
+        events: list[Event] = []
+        if complete:
+            for block in complete.split(b"\n\n"):
+                self._parse(block, events)
+        return events
+
+    def _complete(self, data: bytes) -> bytes:
+        """Add ``data`` to the buffer; take out what ends with a blank line, without that line's end."""
+        buffer = self._buffer
+        if self._started and not buffer and data.endswith(b"\n\n"):
+            return data[:-2]  # the common case: whole events in one read
+        buffer += data
+        if not self._started:
+            if len(buffer) < len(_BOM) and _BOM.startswith(buffer):
+                return b""
+            self._started = True
+            if buffer.startswith(_BOM):
+                del buffer[: len(_BOM)]
+        complete = b""
+        last = buffer.rfind(b"\n\n", self._searched)
+        if last >= 0:
+            complete = bytes(buffer[:last])
+            del buffer[: last + 2]
+        self._searched = max(len(buffer) - 1, 0)
+        self._check_size(len(buffer) - 2)  # the line ends on both sides of a block are none of it
+        return complete
+
+    def end(self) -> list[Event]:
+        """The body is over. Returns the unterminated last event, if there is one."""
+        events: list[Event] = []
+        self._parse(bytes(self._buffer), events)
+        self._buffer.clear()
+        self._searched = 0
+        return events
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_event:
+            raise FramingError("An event of the stream is too large.")
+
+    def _parse(self, block: bytes, events: list[Event]) -> None:
+        """Append the event that ``block``, lines without a blank one between them, stands for."""
+        block = block.strip(b"\n")
+        self._check_size(len(block))
+        if block.startswith(b"data: ") and block.isascii() and _LF not in block:
+            events.append(Event("", block[6:]))
+            return
+        try:
+            name = ""
+            lines: list[bytes] = []
+            for line in block.split(b"\n"):
+                label, _, value = line.partition(b":")
+                if label == b"data":
+                    value.decode()
+                    lines.append(value.removeprefix(b" "))
+                elif label == b"event":
+                    name = value.removeprefix(b" ").decode()
+        except UnicodeDecodeError:
+            pass  # the error holds the text; what is raised below must not, not even as its context
+        else:
+            if lines:
+                events.append(Event(name, b"\n".join(lines)))
+            return
+        raise FramingError("The stream is not valid UTF-8.")
+
+
+def event(data: bytes, name: str = "") -> bytes:
+    """Write one event. ``data`` and ``name`` are one line each.
+
+    Raises ValueError where ``data`` holds a line end, which would begin a line of its own.
+    """
+    if _LF in data or _CR in data:
+        raise ValueError("event data must be one line")
+    if name:
+        return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
+    return b"data: %b\n\n" % data
+
+
+def is_done(data: bytes) -> bool:
+    """Whether ``data`` ends a stream of the OpenAI family: clients look at how it begins only."""
+    return data.startswith(b"[DONE]")

@@ -1,0 +1,281 @@
+"""One channel: text in, decided and rewritten text out.
+
+The frontier is the smallest ``stable`` of the detectors, moved left so that it cuts no sensitive value, no group of
+overlapping values and no token of the view. Text before it is written, with the values in it replaced; text behind
+it is on hold. The frontier only moves right, and what it has passed is never looked at again.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+from cotguard.detectors.contract import Detector, RequestFacts, Scope, Session
+from cotguard.moderation.replacement import Replacer
+from cotguard.moderation.verdict import Ledger, Outcome, Verdict
+from cotguard.moderation.view import Edit, View
+from cotguard.policy import Mode, OnError, Policy
+from cotguard.spans import Action, ChannelKind, Span
+
+__all__ = ["MAX_HELD_CHARS", "Channel", "ModerationFault", "Terms"]
+
+MAX_HELD_CHARS = 65_536
+"""Characters one channel may hold before its exchange fails closed: several times the longest value known."""
+
+TAIL_CHARS = 256
+"""How much of a channel's end the next channel's detectors see as context."""
+
+
+class ModerationFault(Exception):
+    """A detector failed or a limit was exceeded. The message holds no moderated text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What is the same for all channels of an exchange."""
+
+    policy: Policy
+    detectors: Sequence[Detector]
+    facts: RequestFacts
+    replacer: Replacer
+    ledger: Ledger
+    max_held: int = MAX_HELD_CHARS
+    recorded: list[tuple[Span, Action]] | None = None
+    """Collects every span with its action when set (offline use only: spans are offsets, not text)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """A span that the policy does something about."""
+
+    span: Span
+    kind: ChannelKind
+    action: Action
+
+
+@dataclass(slots=True)
+class _Group:
+    """Overlapping findings, rewritten as one."""
+
+    start: int
+    end: int
+    findings: list[_Finding] = field(default_factory=list)
+
+    @property
+    def decisive(self) -> _Finding:
+        """The finding whose action and entity the group gets: deterministic, the most severe action wins."""
+        return max(
+            self.findings,
+            key=lambda f: (f.action.severity, f.span.score, f.span.end - f.span.start, -f.span.start, f.span.entity),
+        )
+
+
+class Channel:
+    """See the module. ``key`` and ``head`` are the caller's; ``blocked`` is set once a block decision is reached."""
+
+    __slots__ = (
+        "_findings",
+        "_offset",
+        "_sessions",
+        "_stables",
+        "_tail",
+        "_terms",
+        "_view",
+        "_withheld",
+        "blocked",
+        "closed",
+        "head",
+        "key",
+        "received",
+        "released",
+        "resumed",
+        "stable",
+    )
+
+    def __init__(self, key: Hashable, head: object, view: View, terms: Terms) -> None:
+        self.key = key
+        self.head = head
+        self.received = 0
+        self.released = 0
+        self.stable = 0
+        self.blocked = False
+        self.closed = False
+        self.resumed = False
+        self._view = view
+        self._terms = terms
+        self._sessions: list[Session] = []
+        self._stables: list[int] = []
+        self._offset = 0  # where the open sessions' offset 0 is
+        self._findings: list[_Finding] = []
+        self._withheld: ChannelKind | None = None
+        self._tail = ""
+
+    @property
+    def held(self) -> int:
+        """Characters received and not released."""
+        return self.received - self.released
+
+    @property
+    def tail(self) -> str:
+        """The last characters received, released or not."""
+        held = self.held
+        return self._view.slice(self.released, self.received) if held > len(self._tail) else self._tail
+
+    def open(self, context: str) -> None:
+        """Open the detectors' sessions at the current end of the text, which ``context`` precedes."""
+        self.closed = False
+        self._offset = self.received
+        scope = Scope(self._view.kind_at(self.received), context, self._terms.facts)
+        opened = (detector.open(scope) for detector in self._terms.detectors)
+        self._sessions = [session for session in opened if session is not None]
+        self._stables = [-len(context)] * len(self._sessions)
+        self.stable = self.received - len(context) if self._sessions else self.received
+
+    def feed(self, raw: str, *, final: bool = False) -> list[Span]:
+        """Take raw text. Returns spans that begin before this channel's text, with their (negative) offsets.
+
+        Raises :class:`ModerationFault`; the policy may say that the rest of the channel goes unmoderated instead.
+        """
+        text = self._view.feed(raw, final)
+        if text:
+            self.received += len(text)
+            self._terms.ledger.received += len(text)
+            self._tail = (self._tail + text)[-TAIL_CHARS:]
+        self.closed = final
+        early: list[Span] = []
+        try:
+            for index, session in enumerate(self._sessions):
+                spans, self._stables[index] = session.advance(text, final)
+                for span in spans:
+                    self._take(span, early)
+        except Exception as error:
+            self._fail(error)
+        self.stable = self._offset + min(self._stables) if self._stables else self.received
+        return early
+
+    def _fail(self, error: Exception) -> None:
+        kind = self._view.kind_at(self.released)
+        if self._terms.policy.on_error is not OnError.OPEN:
+            # The cause's text may quote what it choked on; its type does not.
+            raise self._fault(f"a detector raised {type(error).__name__}") from error
+        self._terms.ledger.tally[Verdict("", kind, Action.ALLOW, Outcome.BYPASSED)] += 1
+        self._sessions = []
+        self._stables = []
+
+    def _fault(self, message: str) -> ModerationFault:
+        kind = self._view.kind_at(self.released)
+        self._terms.ledger.tally[Verdict("", kind, Action.BLOCK, Outcome.FAILED_CLOSED)] += 1
+        return ModerationFault(message)
+
+    def _take(self, span: Span, early: list[Span]) -> None:
+        if span.start < 0 and self._offset == 0:
+            early.append(span)
+        start = max(span.start, 0) + self._offset
+        self.add(Span(start, span.end + self._offset, span.entity, span.score, span.detector))
+
+    def add(self, span: Span) -> None:
+        """Decide a span of this channel's text. It must not begin before what was released."""
+        if span.start < self.released:
+            raise self._fault(f"{span.detector} decided a span after its text was released")
+        terms = self._terms
+        kind = self._view.kind_at(span.start)
+        action = terms.policy.decide(span.entity, kind, span.score)
+        last_kind = self._view.kind_at(span.end - 1)
+        if last_kind is not kind:
+            last_action = terms.policy.decide(span.entity, last_kind, span.score)
+            if last_action.severity > action.severity:
+                kind, action = last_kind, last_action
+        if terms.recorded is not None:
+            terms.recorded.append((span, action))
+        if action.rewrites:
+            self._findings.append(_Finding(span, kind, action))
+        else:
+            terms.ledger.tally[Verdict(span.entity, kind, action, Outcome.of(action))] += 1
+
+    def release(self) -> str:
+        """Text that is decided since the last call, rewritten. Sets ``blocked`` when a block decision is reached."""
+        frontier = min(self.stable, self._view.settled)
+        groups: list[_Group] = []
+        if self._findings:
+            frontier, groups = self._groups_before(frontier)
+        frontier = self._before_token(frontier)
+        written = "" if frontier <= self.released or self.blocked else self._write(frontier, groups)
+        if self.received - self.released > self._terms.max_held and not self.blocked:
+            raise self._fault(f"more than {self._terms.max_held} characters on hold")
+        return written
+
+    def _before_token(self, frontier: int) -> int:
+        """The frontier, moved left when it would cut one of the view's tokens."""
+        if frontier > self.released:
+            start, end = self._view.widen(frontier - 1, frontier)
+            if end > frontier:
+                return start
+        return frontier
+
+    def _groups_before(self, frontier: int) -> tuple[int, list[_Group]]:
+        """Complete groups before the frontier, and the frontier moved left so that it cuts none."""
+        ranges = [(*self._view.widen(f.span.start, f.span.end), f) for f in self._findings]
+        ranges.sort(key=lambda entry: entry[:2])
+        groups: list[_Group] = []
+        for start, end, finding in ranges:
+            if groups and start < groups[-1].end:
+                groups[-1].end = max(groups[-1].end, end)
+                groups[-1].findings.append(finding)
+            else:
+                groups.append(_Group(start, end, [finding]))
+        while groups and groups[-1].end > frontier:
+            frontier = min(frontier, groups.pop().start)
+        done = len(groups)
+        self._findings = [finding for _, _, finding in ranges[sum(len(g.findings) for g in groups[:done]) :]]
+        return frontier, groups
+
+    def _write(self, frontier: int, groups: list[_Group]) -> str:
+        """Render up to ``frontier``, in stretches that end where a decision blocks or withholds what follows."""
+        pieces: list[str] = []
+        edits: list[Edit] = []
+        for group in groups:
+            decisive = group.decisive
+            self._count(group)
+            if self._terms.policy.mode is Mode.SHADOW:
+                continue
+            if decisive.action is Action.BLOCK:
+                self.blocked = True
+                pieces.append(self._render(group.start, edits))
+                return "".join(pieces)
+            if decisive.action is Action.WITHHOLD:
+                if self._withheld is None:
+                    edits.append((group.start, group.end, self._terms.policy.notice))
+                    pieces.append(self._render(group.end, edits))
+                    edits = []
+                    self._withheld = decisive.kind
+                continue
+            value = self._view.slice(group.start, group.end)
+            replacement = self._terms.replacer.replacement(decisive.action, decisive.span.entity, value)
+            edits.append((group.start, group.end, replacement))
+        pieces.append(self._render(frontier, edits))
+        return "".join(pieces)
+
+    def _render(self, end: int, edits: list[Edit]) -> str:
+        """Render ``[released, end)``; of a kind that is withheld only the view's structure is left."""
+        if self._withheld is not None:
+            return self._render_withheld(end, edits)
+        written = self._view.render(self.released, end, edits)
+        self._terms.ledger.delivered += len(written)
+        self.released = end
+        return written
+
+    def _render_withheld(self, end: int, edits: list[Edit]) -> str:
+        withheld, start = self._withheld, self.released
+        resumes = next((offset for offset in range(start, end) if self._view.kind_at(offset) is not withheld), end)
+        written = self._view.render(start, resumes, [(start, resumes, "")]) if resumes > start else ""
+        self._terms.ledger.delivered += len(written)
+        self.released = resumes
+        if resumes < end:
+            self._withheld = None
+            rest = [(max(at, resumes), until, text) for at, until, text in edits if until > resumes]
+            written += self._render(end, rest)
+        return written
+
+    def _count(self, group: _Group) -> None:
+        shadow = self._terms.policy.mode is Mode.SHADOW
+        for finding in group.findings:
+            outcome = Outcome.WOULD_HAVE if shadow else Outcome.of(finding.action)
+            self._terms.ledger.tally[Verdict(finding.span.entity, finding.kind, finding.action, outcome)] += 1

@@ -1,0 +1,8 @@
+"""The policy language: what happens to a value that was found, by entity, channel and score."""
+
+from cotguard.policy.compiled import Policy
+from cotguard.policy.document import Mode, OnError
+from cotguard.policy.errors import PolicyError, Problem
+from cotguard.policy.loading import load, parse, ready_policies
+
+__all__ = ["Mode", "OnError", "Policy", "PolicyError", "Problem", "load", "parse", "ready_policies"]
