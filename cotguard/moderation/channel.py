@@ -114,6 +114,11 @@ class Channel:
         return self.received - self.released
 
     @property
+    def kind(self) -> ChannelKind:
+        """The kind of the text that comes next."""
+        return self._view.kind_at(self.received)
+
+    @property
     def tail(self) -> str:
         """The last characters received, released or not."""
         held = self.held

@@ -1,76 +1,78 @@
-"""One exchange: its lanes, their channels, and the account of what was decided.
-
-INTERFACE SKETCH - being implemented.
+"""One exchange: its lanes and the account of what was decided.
 
     exchange = Exchange(policy, detectors, facts, key)     # one per client request
-    lane = exchange.lane(0)                                # one per choice / candidate; created on first use
-    lane.open(("reasoning",), PlainView(ChannelKind.REASONING), head=None)   # once per channel, before feed
+    lane = exchange.lane(0)                                # one per choice, made on first use
+    lane.open(("reasoning",), PlainView(ChannelKind.REASONING))
     lane.feed(("reasoning",), "some raw text")
     lane.finish()                                          # the choice is over: everything held is decided
     for emission in lane.take():                           # in the order in which they must be written
-        Emission(key, head, text)                          # head: the object given to open(), first emission only
-    lane.cut                                               # True once a policy block ended the lane: nothing follows
-    exchange.tally          Counter[Verdict]               # Verdict(entity, kind, action, outcome)
-    exchange.received, exchange.delivered, exchange.held   # characters
+        ...
+    lane.cut                                               # a policy block ended the lane: nothing follows
 """
 
+import secrets
 from collections import Counter
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Sequence
 
 from cotguard.detectors.contract import Detector, RequestFacts
-from cotguard.moderation.view import View
-from cotguard.spans import Action, ChannelKind
+from cotguard.moderation.channel import MAX_HELD_CHARS, ModerationFault, Terms
+from cotguard.moderation.lane import Emission, Lane
+from cotguard.moderation.replacement import Replacer
+from cotguard.moderation.verdict import Ledger, Outcome, Verdict
+from cotguard.policy import Policy
+from cotguard.spans import Action, Span
 
 __all__ = ["Emission", "Exchange", "Lane", "ModerationFault", "Outcome", "Verdict"]
 
 
-class ModerationFault(Exception):
-    """A detector failed or a limit was exceeded. The message holds no moderated text."""
-
-
-class Outcome(StrEnum):
-    ALLOWED = "allowed"
-    FLAGGED = "flagged"
-    REDACTED = "redacted"
-    BLOCKED = "blocked"
-    WITHHELD = "withheld"
-    FAILED_CLOSED = "failed_closed"
-    BYPASSED = "bypassed"
-    WOULD_HAVE = "would_have"
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    entity: str
-    kind: ChannelKind
-    action: Action
-    outcome: Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class Emission:
-    key: Hashable
-    head: object
-    text: str
-
-
-class Lane:
-    cut: bool
-
-    def open(self, key: Hashable, view: View, head: object = None) -> None: ...
-    def is_open(self, key: Hashable) -> bool: ...
-    def feed(self, key: Hashable, raw: str) -> None: ...
-    def finish(self) -> None: ...
-    def take(self) -> list[Emission]: ...
-
-
 class Exchange:
-    tally: Counter[Verdict]
-    received: int
-    delivered: int
-    held: int
+    """Moderates one response under one policy.
 
-    def __init__(self, policy: object, detectors: Sequence[Detector], facts: RequestFacts, key: bytes) -> None: ...
-    def lane(self, index: int) -> Lane: ...
+    ``key`` (16 bytes or more) keys hashes and stays the same across exchanges; pseudonyms are keyed by
+    ``exchange_key``, which is random unless given. With ``record`` every span is kept in ``spans`` with its action.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        detectors: Sequence[Detector],
+        facts: RequestFacts,
+        key: bytes,
+        *,
+        exchange_key: bytes | None = None,
+        max_held: int = MAX_HELD_CHARS,
+        record: bool = False,
+    ) -> None:
+        self.spans: list[tuple[Span, Action]] = []
+        self._ledger = Ledger()
+        replacer = Replacer(exchange_key or secrets.token_bytes(16), key)
+        recorded = self.spans if record else None
+        self._terms = Terms(policy, detectors, facts, replacer, self._ledger, max_held, recorded)
+        self._lanes: dict[int, Lane] = {}
+
+    @property
+    def tally(self) -> Counter[Verdict]:
+        """How often each verdict was reached."""
+        return self._ledger.tally
+
+    @property
+    def received(self) -> int:
+        """Characters taken in."""
+        return self._ledger.received
+
+    @property
+    def delivered(self) -> int:
+        """Characters written out, replacements included."""
+        return self._ledger.delivered
+
+    @property
+    def held(self) -> int:
+        """Characters on hold now."""
+        return sum(lane.held for lane in self._lanes.values())
+
+    def lane(self, index: int) -> Lane:
+        """The lane of choice ``index``."""
+        lane = self._lanes.get(index)
+        if lane is None:
+            lane = self._lanes[index] = Lane(self._terms)
+        return lane

@@ -42,16 +42,15 @@ class Emission:
 class Lane:
     """See the module. Raises :class:`~cotguard.moderation.channel.ModerationFault` from ``feed`` and ``finish``."""
 
-    __slots__ = ("_active", "_channels", "_emissions", "_previous", "_terms", "_views", "cut", "finished")
+    __slots__ = ("_active", "_channels", "_emissions", "_seams", "_terms", "cut", "finished")
 
     def __init__(self, terms: Terms) -> None:
         self.cut = False
         self.finished = False
         self._terms = terms
         self._channels: dict[Hashable, Channel] = {}
-        self._views: dict[Hashable, View] = {}
         self._active: Channel | None = None
-        self._previous: Channel | None = None  # what the active channel's first text came after
+        self._seams: dict[Hashable, Channel | None] = {}  # the channel whose tail a channel's text came after
         self._emissions: list[Emission] = []
 
     @property
@@ -66,7 +65,6 @@ class Lane:
     def open(self, key: Hashable, view: View, head: object = None) -> None:
         """Add a channel. Its place in the order is that of this call."""
         self._channels[key] = Channel(key, head, view, self._terms)
-        self._views[key] = view
 
     def feed(self, key: Hashable, raw: str) -> None:
         """Take text of an open channel; after a cut it is dropped."""
@@ -77,3 +75,73 @@ class Lane:
             self._activate(channel)
         self._pass_back(channel, channel.feed(raw))
         self._release()
+
+    def finish(self) -> None:
+        """Decide everything that is held: the choice is over."""
+        if self.finished or self.cut:
+            return
+        self.finished = True
+        for channel in self._channels.values():
+            if not channel.closed:
+                self._pass_back(channel, channel.feed("", final=True))
+        for channel in self._channels.values():
+            self._emit(channel, ended=True)
+
+    def take(self) -> list[Emission]:
+        """What is to be written since the last call, in order."""
+        emissions, self._emissions = self._emissions, []
+        return emissions
+
+    def _activate(self, channel: Channel) -> None:
+        """The text moves to another channel, new or paused."""
+        previous = self._active
+        self._active = channel
+        if channel.received:
+            channel.resumed = True
+            if channel.closed:
+                channel.open(channel.tail)
+            return
+        before = previous if previous and {previous.kind, channel.kind} <= _PROSE else None
+        self._seams[channel.key] = before
+        channel.open(before.tail if before else "")
+
+    def _pass_back(self, channel: Channel, early: list[Span]) -> None:
+        """Rewrite the part of a value across the seam that stands in the earlier channel, if it still can be."""
+        before = self._seams.get(channel.key)
+        if before is None or before.resumed or before.closed:
+            return
+        end = before.received
+        for span in early:
+            before.add(Span(max(end + span.start, before.released), end, span.entity, span.score, span.detector))
+
+    def _release(self) -> None:
+        paused: list[Channel] = []
+        for channel in self._channels.values():
+            if self.cut:
+                return
+            if paused and not channel.resumed:
+                if channel.received < PATIENCE or channel.stable < 0:
+                    return
+                for earlier in paused:
+                    earlier.feed("", final=True)
+                    self._emit(earlier)
+                paused.clear()
+            self._emit(channel)
+            waits = channel.held and not (channel.resumed or channel.closed or channel is self._active)
+            if waits and channel.kind is not ChannelKind.TOOL_CALL:  # half a JSON document cannot be closed
+                paused.append(channel)
+
+    def _emit(self, channel: Channel, *, ended: bool = False) -> None:
+        if self.cut:
+            return
+        text = channel.release()
+        head, announce = channel.head, ended and channel.head is not None
+        if text or announce:
+            channel.head = None
+            last = self._emissions[-1] if self._emissions else None
+            if last is not None and last.key == channel.key and head is None:
+                last.text += text
+            else:
+                self._emissions.append(Emission(channel.key, head, text))
+        if channel.blocked:
+            self.cut = True

@@ -1,0 +1,43 @@
+"""The detectors that a policy needs: ours, and those that other packages offer.
+
+Another package offers a detector by the entry point group ``cotguard.detectors``: a callable that takes no argument
+and returns a :class:`~cotguard.detectors.contract.Detector`.
+"""
+
+from importlib.metadata import entry_points
+
+from cotguard.detectors.contract import Detector
+from cotguard.detectors.known_values import KnownValues
+from cotguard.detectors.patterns import PatternDetector
+from cotguard.detectors.rule import Rule
+from cotguard.detectors.rules import assets, contact, financial, government, health, network
+from cotguard.detectors.rules import secrets_generic, secrets_providers
+from cotguard.detectors.rules.pem import PrivateKeyDetector
+from cotguard.detectors.seed_phrase import SeedPhrases
+from cotguard.detectors.system_prompt import SystemPromptRecall
+from cotguard.policy import Policy
+
+__all__ = ["RULES", "build"]
+
+RULES: tuple[Rule, ...] = (
+    *contact.RULES,
+    *network.RULES,
+    *financial.RULES,
+    *government.RULES,
+    *health.RULES,
+    *assets.RULES,
+    *secrets_providers.RULES,
+    *secrets_generic.RULES,
+)
+
+
+def build(policy: Policy) -> tuple[Detector, ...]:
+    """Detectors for every entity that ``policy`` does anything about; rules it would ignore are not compiled."""
+    rules = [rule for rule in RULES if any(map(policy.acts, rule.also | {rule.entity}))]
+    detectors: list[Detector] = [PrivateKeyDetector(), SeedPhrases(), SystemPromptRecall()]
+    if rules:
+        detectors.insert(0, PatternDetector(rules))
+    if policy.known_values:
+        detectors.append(KnownValues(policy.known_values))
+    detectors.extend(entry.load()() for entry in entry_points(group="cotguard.detectors"))
+    return tuple(detector for detector in detectors if any(map(policy.acts, detector.entities)))
