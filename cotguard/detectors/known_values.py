@@ -26,6 +26,7 @@ line break parts from the others are left.
 """
 
 import base64
+import copy
 import re
 import string
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -125,7 +126,7 @@ class KnownValues:
         edges: set[str] = set()
         for number, value in enumerate(values, 1):
             value = value.strip()
-            folded = fold_text(value).lower()
+            folded = fold_text(value).lower().strip()
             core = "".join(filter(str.isalnum, folded))
             if len(core) < MIN_CHARS:
                 raise ValueError(f"known value {number} needs at least {MIN_CHARS} letters or digits")
@@ -171,7 +172,7 @@ def _base64_forms(value: bytes) -> Iterator[tuple[str, str]]:
 class _Scanner:
     """One reading of one channel."""
 
-    __slots__ = ("_adjacent", "_cursor", "_found", "_gap", "_glued", "_last", "_reading")
+    __slots__ = ("_adjacent", "_cursor", "_found", "_gap", "_glued", "_reading")
 
     def __init__(self, reading: _Reading) -> None:
         self._reading = reading
@@ -182,10 +183,8 @@ class _Scanner:
         self._found: tuple[int, int] | None = None  # a match that waits for the next character
 
     def copy(self) -> "_Scanner":
-        twin = _Scanner(self._reading)
+        twin = copy.copy(self)
         twin._cursor = self._cursor.copy()
-        twin._gap, twin._glued = self._gap, self._glued
-        twin._adjacent, twin._found = self._adjacent, self._found
         return twin
 
     @property

@@ -9,6 +9,7 @@ left: making an automaton costs little more than a list of its forms. A step cos
 together are linear in the forms.
 """
 
+import copy
 from collections.abc import Iterable
 
 __all__ = ["ROOT", "Automaton", "Cursor"]
@@ -87,8 +88,7 @@ class Cursor:
 
     def copy(self) -> "Cursor":
         """An independent cursor in the same place."""
-        twin = Cursor(self._automaton)
-        twin.node = self.node
+        twin = copy.copy(self)
         twin._origins = self._origins.copy()
         return twin
 
@@ -99,7 +99,7 @@ class Cursor:
 
     @property
     def hold(self) -> int | None:
-        """Origin of the earliest form that may be under way."""
+        """Origin of the earliest form that may be under way and is not at its end."""
         return self._origins[-self._automaton.depths[self.node]] if self.node else None
 
     def step(self, symbol: str, origin: int | None) -> int | None:
@@ -109,23 +109,21 @@ class Cursor:
         may begin here.
         """
         automaton = self._automaton
-        failures, depths = automaton.failures, automaton.depths
+        failures, depths, endings = automaton.failures, automaton.depths, automaton.endings
         origins = self._origins
         origins.append(origin)
         node = automaton.follow(self.node, symbol)
-        # A beginning where none may be is dead for good; the next shorter one is down the failure links.
-        while node and origins[-depths[node]] is None:
+        ending = endings[node]
+        # What began where nothing may begin, and a form that cannot go on, are done with: the next shorter beginning
+        # is down the failure links.
+        while node and (origins[-depths[node]] is None or (endings[node] == node and not automaton.expand(node))):
             node = failures[node]
         self.node = node
+        begin: int | None = None
+        while ending and (begin := origins[-depths[ending]]) is None:
+            ending = endings[failures[ending]]
         if not node:
             origins.clear()
-            return None
-        if len(origins) > 2 * automaton.height:
+        elif len(origins) > 2 * automaton.height:
             del origins[: -automaton.height]
-        ending = automaton.endings[node]
-        while ending:
-            begin = origins[-depths[ending]]
-            if begin is not None:
-                return begin
-            ending = automaton.endings[failures[ending]]
-        return None
+        return begin

@@ -1,0 +1,7 @@
+"""``python -m cotguard``."""
+
+import sys
+
+from cotguard.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""The aiohttp shell: sockets, time, back-pressure, cancellation and transport errors."""

@@ -1,0 +1,365 @@
+"""The data port: one request in, one exchange, one coroutine.
+
+1. Path, method, query, content type and encoding are checked against small tables; everything else is refused.
+2. The dialect reads and rewrites the request; only what it wrote goes upstream.
+3. The response's own status and content type choose the way: an error is rebuilt, JSON is moderated whole, an
+   event stream is pumped read by read. Anything else fails closed.
+4. Writing waits for the client (back-pressure); while it waits nothing more is read from the upstream. A client that
+   leaves cancels the handler, which closes the upstream connection.
+5. A fault ends the exchange in the dialect's error shape; nothing on hold is written.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from contextlib import suppress
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import aiohttp
+from aiohttp import hdrs, web
+
+from cotguard.detectors.contract import Detector
+from cotguard.detectors.registry import build
+from cotguard.dialects.chat_completions import ChatCompletions
+from cotguard.dialects.contract import Dialect, ErrorKind, Prepared, Refused, Translator, UpstreamFault
+from cotguard.framing.json import JSONError, dumps, loads
+from cotguard.gateway.encodings import Decoder, EncodingError
+from cotguard.gateway.headers import request_headers, response_headers
+from cotguard.gateway.settings import Settings
+from cotguard.moderation.exchange import Exchange, ModerationFault
+from cotguard.policy import Policy, load
+from cotguard.telemetry.metrics import METRICS, Metrics
+
+__all__ = ["GATEWAY", "Gateway", "create_app"]
+
+_LOG = logging.getLogger("cotguard.gateway")
+_CHAT_PATHS = frozenset({"/v1/chat/completions", "/chat/completions"})
+_MODELS_PATHS = frozenset({"/v1/models", "/models"})
+_STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",
+}
+_FINAL = {"x-should-retry": "false"}  # a retry would run the same generation again
+_INTERRUPTED = "The upstream ended the response early."
+_FAILED = "Moderation failed; the rest of the response is not delivered."
+
+
+class _Failure(NamedTuple):
+    status: int
+    kind: ErrorKind
+    message: str
+
+
+class Gateway:
+    """The handlers and what they share. ``policy`` and ``detectors`` default to what the settings name."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        policy: Policy | None = None,
+        detectors: tuple[Detector, ...] | None = None,
+        metrics: Metrics = METRICS,
+    ) -> None:
+        self.settings = settings
+        self.policy = policy or load(settings.policy)
+        self.detectors = build(self.policy) if detectors is None else detectors
+        self.metrics = metrics
+        self.draining = asyncio.Event()
+        self._dialect: Dialect = ChatCompletions()
+        self._key = settings.hash_key.encode() or secrets.token_bytes(32)
+        self._client: aiohttp.ClientSession | None = None
+        metrics.policy.labels(self.policy.name, self.policy.digest).set(1)
+
+    async def client(self) -> aiohttp.ClientSession:
+        """The session to the upstream, made in the running loop."""
+        if self._client is None:
+            settings = self.settings
+            self._client = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=settings.connect_timeout, sock_read=settings.idle_timeout
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+            )
+        return self._client
+
+    async def close(self) -> None:
+        """Close the connections to the upstream."""
+        if self._client is not None:
+            await self._client.close()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Every request of the data port."""
+        try:
+            return await self._route(request)
+        except Refused as refused:
+            return self._error(_Failure(refused.status, refused.kind, refused.message), "refused")
+        except EncodingError as error:
+            return self._error(_Failure(415, ErrorKind.UNSUPPORTED, str(error)), "refused")
+
+    async def _route(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get(hdrs.UPGRADE):
+            raise Refused(400, ErrorKind.UNSUPPORTED, "WebSocket upgrades are not supported: they cannot be moderated yet.")
+        if request.query_string:
+            raise Refused(400, ErrorKind.BAD_REQUEST, "Query parameters are not accepted on this path.")
+        path = _normalised(request.rel_url.raw_path)
+        if path in _MODELS_PATHS and request.method == hdrs.METH_GET:
+            return await self._models(request)
+        if path not in _CHAT_PATHS:
+            raise Refused(404, ErrorKind.NOT_FOUND, "This path is not served. Moderated: POST /v1/chat/completions.")
+        if request.method != hdrs.METH_POST:
+            raise Refused(405, ErrorKind.NOT_FOUND, "Use POST on this path.")
+        if self.draining.is_set():
+            raise Refused(503, ErrorKind.SHUTTING_DOWN, "The gateway is shutting down.")
+        prepared = self._dialect.prepare(await self._body(request))
+        exchange = Exchange(self.policy, self.detectors, prepared.facts, self._key)
+        self.metrics.active.inc()
+        try:
+            return await self._exchange(request, prepared, exchange)
+        finally:
+            self.metrics.active.dec()
+            self.metrics.account(exchange)
+
+    async def _body(self, request: web.Request) -> bytes:
+        """The decoded request body. Raises :class:`Refused` and :class:`EncodingError`."""
+        charset = request.charset or "utf-8"
+        if request.content_type != "application/json" or charset.lower() not in ("utf-8", "utf8"):
+            raise Refused(415, ErrorKind.UNSUPPORTED, "Send application/json in UTF-8.")
+        if "x-body-compressed" in request.headers:
+            raise Refused(415, ErrorKind.UNSUPPORTED, "x-body-compressed is not accepted; use Content-Encoding.")
+        limit = self.settings.max_request_bytes
+        decoder = Decoder(request.headers.get(hdrs.CONTENT_ENCODING, ""), limit)
+        body = bytearray()
+        async for chunk in request.content.iter_any():
+            body += decoder.feed(chunk)
+        return bytes(body)
+
+    async def _exchange(self, request: web.Request, prepared: Prepared, exchange: Exchange) -> web.StreamResponse:
+        started = time.monotonic()
+        client = await self.client()
+        try:
+            async with asyncio.timeout(self.settings.first_byte_timeout):
+                upstream = await client.post(
+                    self.settings.upstream + "/v1/chat/completions",
+                    data=prepared.body,
+                    headers=request_headers(request.headers),
+                    allow_redirects=False,
+                )
+        except TimeoutError:
+            return self._error(_Failure(504, ErrorKind.UPSTREAM_TIMEOUT, "The upstream did not answer in time."), "failed")
+        except aiohttp.ClientError:
+            return self._error(_Failure(502, ErrorKind.UPSTREAM_ERROR, "The upstream cannot be reached."), "failed")
+        try:
+            return await self._respond(request, prepared, exchange, upstream, started)
+        finally:
+            upstream.close()
+
+    async def _respond(
+        self,
+        request: web.Request,
+        prepared: Prepared,
+        exchange: Exchange,
+        upstream: aiohttp.ClientResponse,
+        started: float,
+    ) -> web.StreamResponse:
+        headers = response_headers(upstream.headers)
+        try:
+            if upstream.status >= 400:
+                body = self._dialect.upstream_error(upstream.status, await self._whole(upstream))
+                self._finish(upstream.status, "upstream_error")
+                return web.Response(status=upstream.status, body=body, headers={**headers, **_json()})
+            if upstream.status != 200:
+                raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream's status is not one that is expected.")
+            if upstream.content_type == "text/event-stream":
+                return await self._stream(request, prepared, exchange, upstream, started)
+            if upstream.content_type != "application/json":
+                raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream's content type is not one that is expected.")
+            body = self._dialect.body(await self._whole(upstream), prepared, exchange)
+        except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
+            return self._error(_failure(error), "failed")
+        self._finish(200, "ok")
+        return web.Response(body=body, headers={**headers, **_json()})
+
+    async def _whole(self, upstream: aiohttp.ClientResponse) -> bytes:
+        decoder = Decoder(upstream.headers.get(hdrs.CONTENT_ENCODING, ""), self.settings.max_response_bytes)
+        body = bytearray()
+        async for chunk in upstream.content.iter_any():
+            body += decoder.feed(chunk)
+        return bytes(body)
+
+    async def _stream(
+        self,
+        request: web.Request,
+        prepared: Prepared,
+        exchange: Exchange,
+        upstream: aiohttp.ClientResponse,
+        started: float,
+    ) -> web.StreamResponse:
+        decoder = Decoder(upstream.headers.get(hdrs.CONTENT_ENCODING, ""), 2**62)
+        translator = self._dialect.stream(prepared, exchange)
+        response = web.StreamResponse(headers={**response_headers(upstream.headers), **_STREAM_HEADERS})
+        await response.prepare(request)
+        outcome = "ok"
+        try:
+            await self._pump(upstream, decoder, translator, exchange, response, started)
+        except ConnectionResetError:  # the client's: the upstream's end is a ClientPayloadError
+            self._finish(200, "client_gone")
+            return response
+        except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
+            failure, outcome = _failure(error), "failed"
+            self._count_failure(failure)
+            await response.write(translator.fail(failure.kind, failure.message))
+        self._finish(200, outcome)
+        with suppress(ConnectionError):
+            await response.write_eof()
+        return response
+
+    async def _pump(
+        self,
+        upstream: aiohttp.ClientResponse,
+        decoder: Decoder,
+        translator: Translator,
+        exchange: Exchange,
+        response: web.StreamResponse,
+        started: float,
+    ) -> None:
+        """Read, moderate, write until the translator is finished or the upstream's body ends."""
+        metrics = self.metrics
+        received = delivered = False
+        held_since = 0.0
+        while not translator.finished:
+            data = await self._read(upstream, translator, exchange, response)
+            if self.draining.is_set() and self._drain_over():
+                raise UpstreamFault(ErrorKind.SHUTTING_DOWN, "The gateway is shutting down.")
+            now = time.monotonic()
+            written = translator.receive(decoder.feed(data)) if data else translator.end()
+            if not received and exchange.received:
+                received = True
+                metrics.first_token.labels("upstream").observe(now - started)
+            if written:
+                await response.write(written)
+                metrics.added.observe(time.monotonic() - now)
+                if not delivered and exchange.delivered:
+                    delivered = True
+                    metrics.first_token.labels("delivered").observe(time.monotonic() - started)
+            held = exchange.held
+            metrics.held.observe(held)
+            if held and not held_since:
+                held_since = now
+            elif held_since and not held:
+                metrics.held_seconds.observe(time.monotonic() - held_since)
+                held_since = 0.0
+            if not data:
+                return
+
+    async def _read(
+        self,
+        upstream: aiohttp.ClientResponse,
+        translator: Translator,
+        exchange: Exchange,
+        response: web.StreamResponse,
+    ) -> bytes:
+        """The next bytes; while text is held and the upstream is silent the client gets keep-alive comments."""
+        while exchange.held:
+            # readany() may be cancelled between reads without losing data: it waits first, then takes all.
+            try:
+                async with asyncio.timeout(self.settings.keep_alive_after):
+                    return await upstream.content.readany()
+            except aiohttp.ServerTimeoutError:
+                raise
+            except TimeoutError:
+                await response.write(translator.keep_alive())
+        return await upstream.content.readany()
+
+    async def _models(self, request: web.Request) -> web.Response:
+        client = await self.client()
+        try:
+            async with asyncio.timeout(self.settings.first_byte_timeout):
+                async with client.get(
+                    self.settings.upstream + "/v1/models",
+                    headers=request_headers(request.headers),
+                    allow_redirects=False,
+                ) as upstream:
+                    if upstream.status != 200 or upstream.content_type != "application/json":
+                        raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream did not list its models.")
+                    listed = loads(await self._whole(upstream))
+        except (UpstreamFault, JSONError, EncodingError, TimeoutError, aiohttp.ClientError) as error:
+            return self._error(_failure(error), "failed")
+        items = listed.get("data") if isinstance(listed, dict) else None
+        models = [
+            {key: item[key] for key in ("id", "object", "created", "owned_by") if isinstance(item.get(key), str | int)}
+            for item in items or ()
+            if isinstance(item, dict)
+        ]
+        self._finish(200, "ok")
+        return web.Response(body=dumps({"object": "list", "data": models}), headers=_json())
+
+    def _drain_over(self) -> bool:
+        return time.monotonic() > self._drain_deadline
+
+    _drain_deadline = float("inf")
+
+    def drain(self) -> None:
+        """Take no more requests; streams under way may go on until the drain timeout."""
+        self._drain_deadline = time.monotonic() + self.settings.drain_timeout
+        self.draining.set()
+
+    def _error(self, failure: _Failure, outcome: str) -> web.Response:
+        if outcome == "failed":
+            self._count_failure(failure)
+        self._finish(failure.status, outcome)
+        body = self._dialect.error(failure.kind, failure.message)
+        return web.Response(status=failure.status, body=body, headers={**_json(), **_FINAL})
+
+    def _count_failure(self, failure: _Failure) -> None:
+        self.metrics.failures.labels(failure.kind, "closed").inc()
+        _LOG.warning("exchange failed closed kind=%s", failure.kind)
+
+    def _finish(self, status: int, outcome: str) -> None:
+        self.metrics.requests.labels(self._dialect.name, str(status), outcome).inc()
+
+
+def _json() -> dict[str, str]:
+    return {"Content-Type": "application/json", "Cache-Control": "no-store"}
+
+
+def _normalised(raw_path: str) -> str:
+    """The path with escapes decoded once, slashes merged and the last one dropped. Dot segments never match a route."""
+    parts = [part for part in unquote(raw_path).lower().split("/") if part]
+    return "/" + "/".join(parts)
+
+
+def _failure(error: Exception) -> _Failure:
+    """How a fault is told to the client: constant text only."""
+    if isinstance(error, UpstreamFault):
+        return _Failure(502, error.kind, error.message)
+    if isinstance(error, ModerationFault):
+        return _Failure(500, ErrorKind.MODERATION_FAILED, _FAILED)
+    if isinstance(error, TimeoutError):
+        return _Failure(504, ErrorKind.UPSTREAM_TIMEOUT, "The upstream was silent for too long.")
+    if isinstance(error, EncodingError | JSONError):
+        return _Failure(502, ErrorKind.UPSTREAM_INVALID, "The upstream's body could not be decoded.")
+    return _Failure(502, ErrorKind.UPSTREAM_INTERRUPTED, _INTERRUPTED)
+
+
+GATEWAY = web.AppKey("gateway", Gateway)
+
+
+def create_app(settings: Settings, gateway: Gateway | None = None) -> web.Application:
+    """The data port as an application; ``app[GATEWAY]`` is the gateway."""
+    gateway = gateway or Gateway(settings)
+    # Bodies are limited by Gateway._body, decoded; the framework's limit would apply to encoded ones.
+    app = web.Application(client_max_size=0)
+    app[GATEWAY] = gateway
+    app.router.add_route("*", "/{path:.*}", gateway.handle)
+
+    async def on_cleanup(_app: web.Application) -> None:
+        await gateway.close()
+
+    app.on_cleanup.append(on_cleanup)
+    return app

@@ -1,0 +1,88 @@
+"""Content encodings: gzip, deflate, br, zstd, decoded piece by piece with a limit. Anything else is refused."""
+
+import zlib
+from collections.abc import Callable
+
+import brotli
+import zstandard
+
+__all__ = ["Decoder", "EncodingError", "decoder_for"]
+
+
+class EncodingError(ValueError):
+    """An unknown encoding, broken data, or more output than allowed."""
+
+
+class Decoder:
+    """Decodes one body of at most ``limit`` bytes; identity when ``encoding`` is empty."""
+
+    def __init__(self, encoding: str, limit: int) -> None:
+        self._feed = decoder_for(encoding)
+        self._left = limit
+
+    def feed(self, data: bytes) -> bytes:
+        """Decode the next piece. Raises :class:`EncodingError`."""
+        try:
+            decoded = self._feed(data, self._left + 1)
+        except (zlib.error, brotli.error, zstandard.ZstdError) as error:
+            raise EncodingError("the body does not decode") from error
+        self._left -= len(decoded)
+        if self._left < 0:
+            raise EncodingError("the body is larger than allowed")
+        return decoded
+
+
+def decoder_for(encoding: str) -> Callable[[bytes, int], bytes]:
+    """A function ``(data, most bytes out) -> decoded``. Raises :class:`EncodingError` for what is not supported."""
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        return lambda data, _most: data
+    if name in ("gzip", "x-gzip"):
+        return _Members().feed
+    if name == "deflate":
+        return _bounded(zlib.decompressobj())
+    if name == "br":
+        stream = brotli.Decompressor()
+        return lambda data, most: stream.process(data, output_buffer_limit=most)
+    if name == "zstd":
+        return _Frames().feed
+    raise EncodingError("the body has an encoding that is not supported; send gzip, deflate, br, zstd or none")
+
+
+def _bounded(stream: "zlib._Decompress") -> Callable[[bytes, int], bytes]:
+    return lambda data, most: stream.decompress(data, most)
+
+
+class _Members:
+    """gzip with any number of members (RFC 1952 section 2.2)."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(wbits=31)
+
+    def feed(self, data: bytes, most: int) -> bytes:
+        pieces: list[bytes] = []
+        while data and most > 0:
+            if self._stream.eof:
+                self._stream = zlib.decompressobj(wbits=31)
+            pieces.append(self._stream.decompress(data, most))
+            most -= len(pieces[-1])
+            data = self._stream.unused_data
+        return b"".join(pieces)
+
+
+class _Frames:
+    """zstd with any number of frames (RFC 8878). Its decoder takes no limit, so it is fed a little at a time."""
+
+    _STEP = 256  # bytes: at most 64 blocks of 128 KiB come out of one step
+
+    def __init__(self) -> None:
+        self._stream = zstandard.ZstdDecompressor(max_window_size=2**27).decompressobj(read_across_frames=True)
+
+    def feed(self, data: bytes, most: int) -> bytes:
+        pieces: list[bytes] = []
+        for at in range(0, len(data), self._STEP):
+            pieces.append(self._stream.decompress(data[at : at + self._STEP]))
+            most -= len(pieces[-1])
+            if most <= 0:
+                break
+        return b"".join(pieces)

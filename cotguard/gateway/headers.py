@@ -1,0 +1,42 @@
+"""Header allow-lists, both ways. What is not named here does not pass."""
+
+import re
+from collections.abc import Mapping
+
+__all__ = ["request_headers", "response_headers"]
+
+_REQUEST = frozenset(
+    {
+        "authorization",
+        "api-key",
+        "x-api-key",
+        "openai-organization",
+        "openai-project",
+        "openai-beta",
+        "user-agent",
+        "x-request-id",
+        "idempotency-key",
+        "traceparent",
+        "tracestate",
+    }
+)
+_RESPONSE = frozenset(
+    {"x-request-id", "request-id", "openai-processing-ms", "openai-version", "retry-after", "retry-after-ms"}
+)
+_RATE_LIMIT = re.compile(r"x-ratelimit-[a-z-]{1,40}\Z")
+_VALUE = re.compile(r"[\x20-\x7e]{0,256}\Z")
+
+
+def request_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers for the upstream: the allowed ones of the client's, and ours."""
+    passed = {name: value for name, value in headers.items() if name.lower() in _REQUEST}
+    return passed | {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+
+
+def response_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers for the client: the allowed ones of the upstream's, printable and short."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if (name.lower() in _RESPONSE or _RATE_LIMIT.match(name.lower())) and _VALUE.match(value)
+    }

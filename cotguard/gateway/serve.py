@@ -1,0 +1,110 @@
+"""Running the gateway: listeners, signals, drain, workers.
+
+With several workers each is a process of its own on the same port (``SO_REUSEPORT``); worker ``i`` has its admin
+port at the configured one plus ``i``. A worker that dies is started again; a signal to the parent drains all.
+"""
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from types import FrameType
+
+import uvloop
+from aiohttp import web
+
+from cotguard.gateway.admin import create_admin_app
+from cotguard.gateway.app import Gateway, create_app
+from cotguard.gateway.settings import Settings
+
+__all__ = ["serve"]
+
+_BACKLOG = 4096
+_RESTART_PAUSE = 1.0
+
+
+def serve(settings: Settings, workers: int) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s")
+    if workers == 1:
+        return _work(settings, 0, shared=False)
+    return _supervise(settings, workers)
+
+
+def _work(settings: Settings, index: int, *, shared: bool) -> int:
+    uvloop.run(_serve(settings, index, shared=shared))
+    return 0
+
+
+async def _serve(settings: Settings, index: int, *, shared: bool) -> None:
+    gateway = Gateway(settings)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    runner = web.AppRunner(
+        create_app(settings, gateway),
+        handler_cancellation=True,
+        access_log=None,
+        shutdown_timeout=settings.drain_timeout,
+    )
+    admin = web.AppRunner(create_admin_app(gateway), access_log=None)
+    await runner.setup()
+    await admin.setup()
+    host, port = _address(settings.listen)
+    admin_host, admin_port = _address(settings.admin_listen)
+    await web.TCPSite(admin, admin_host, admin_port + index if admin_port else 0).start()
+    site = web.TCPSite(runner, host, port, backlog=_BACKLOG, reuse_port=shared or None)
+    await site.start()
+    bound = runner.addresses[0]
+    admin_bound = admin.addresses[0]
+    print(  # noqa: T201  # the one line that says the proxy is ready
+        f"cotguard listens on http://{bound[0]}:{bound[1]} for {settings.upstream} with policy "
+        f"{gateway.policy.name}; admin on http://{admin_bound[0]}:{admin_bound[1]}",
+        flush=True,
+    )
+    await stop.wait()
+    gateway.drain()
+    await runner.cleanup()
+    await admin.cleanup()
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _supervise(settings: Settings, workers: int) -> int:
+    context = multiprocessing.get_context("fork")
+    stopping = False
+
+    def start(index: int) -> multiprocessing.process.BaseProcess:
+        process = context.Process(target=_worker, args=(settings, index))
+        process.start()
+        return process
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+        for process in processes:
+            if process.pid is not None and process.is_alive():
+                os.kill(process.pid, signal.SIGTERM)
+
+    processes = [start(index) for index in range(workers)]
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    while any(process.is_alive() for process in processes) or not stopping:
+        for index, process in enumerate(processes):
+            process.join(0.2)
+            if not process.is_alive() and not stopping:
+                logging.getLogger("cotguard").error("worker=%d exited=%s restarting", index, process.exitcode)
+                time.sleep(_RESTART_PAUSE)
+                processes[index] = start(index)
+    return 0
+
+
+def _worker(settings: Settings, index: int) -> None:
+    sys.exit(_work(settings, index, shared=True))

@@ -1,0 +1,76 @@
+"""Settings of ``serve``: one model, from which flags, ``COTGUARD_*`` variables and the config file are read.
+
+Precedence: flag, environment, config file, default. Unknown keys of the config file are refused.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+__all__ = ["Settings", "SettingsError", "load_settings"]
+
+
+class SettingsError(ValueError):
+    """The settings are wrong; the message says which and what to write."""
+
+
+class Settings(BaseModel):
+    """Validated settings. Sizes are bytes, times seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    upstream: Annotated[str, Field(description="URL of the model server, without the /v1 of its API paths")]
+    listen: Annotated[str, Field(description="HOST:PORT of the data port")] = "127.0.0.1:8080"
+    admin_listen: Annotated[str, Field(description="HOST:PORT of /healthz, /readyz and /metrics")] = "127.0.0.1:9090"
+    policy: Annotated[str, Field(description="a ready policy's name or a policy file")] = "balanced"
+    connect_timeout: Annotated[float, Field(gt=0, description="time to connect to the upstream")] = 10
+    first_byte_timeout: Annotated[float, Field(gt=0, description="time until the upstream's status line")] = 600
+    idle_timeout: Annotated[float, Field(gt=0, description="longest silence of a stream under way")] = 300
+    keep_alive_after: Annotated[float, Field(gt=0, description="silence before a keep-alive comment is sent")] = 5
+    drain_timeout: Annotated[float, Field(ge=0, description="time for streams under way after SIGTERM")] = 30
+    max_request_bytes: Annotated[int, Field(gt=0, description="largest request body, decoded")] = 32 * 2**20
+    max_response_bytes: Annotated[int, Field(gt=0, description="largest whole response, decoded")] = 64 * 2**20
+    hash_key: Annotated[str, Field(repr=False, description="key of the action hash; random when empty")] = ""
+
+    @field_validator("upstream")
+    @classmethod
+    def _upstream(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("write it as http://HOST:PORT or https://HOST/PREFIX")
+        return value.rstrip("/").removesuffix("/v1")
+
+    @field_validator("listen", "admin_listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise ValueError("write it as HOST:PORT, for example 127.0.0.1:8080")
+        return value
+
+
+def load_settings(flags: Mapping[str, object], environment: Mapping[str, str], config: str | None) -> Settings:
+    """Settings from the three sources. Raises :class:`SettingsError`."""
+    values: dict[str, object] = {}
+    path = config or environment.get("COTGUARD_CONFIG")
+    if path:
+        try:
+            document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise SettingsError(f"{path}: {error}") from error
+        if not isinstance(document, dict):
+            raise SettingsError(f"{path}: write settings as `name: value` lines")
+        values |= {str(key).replace("-", "_"): value for key, value in document.items()}
+    for name in Settings.model_fields:
+        if (variable := "COTGUARD_" + name.upper()) in environment:
+            values[name] = environment[variable]
+    values |= {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+        raise SettingsError("\n".join(problems)) from None

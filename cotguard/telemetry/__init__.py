@@ -1,0 +1,1 @@
+"""What operators see: metrics. Counts and names only, never text (G7)."""

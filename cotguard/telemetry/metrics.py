@@ -1,0 +1,65 @@
+"""Prometheus metrics. Labels come from fixed sets; nothing a model or a client wrote becomes one."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from cotguard import __version__
+from cotguard.moderation.exchange import Exchange
+from cotguard.taxonomy import ENTITIES
+
+__all__ = ["METRICS", "Metrics"]
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_CHARACTERS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 8192, 65536)
+
+
+class Metrics:
+    """All metrics of a process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "cotguard_requests_total", "Requests by what became of them.", ["dialect", "status", "outcome"], registry=registry
+        )
+        self.active = Gauge("cotguard_active_streams", "Streams under way.", registry=registry)
+        self.decisions = Counter(
+            "cotguard_decisions_total",
+            "Decisions about values found.",
+            ["entity", "channel", "action", "outcome"],
+            registry=registry,
+        )
+        self.held = Histogram(
+            "cotguard_held_characters", "Characters on hold after a read.", buckets=_CHARACTERS, registry=registry
+        )
+        self.held_seconds = Histogram(
+            "cotguard_held_seconds", "Time from text coming in to nothing being held.", buckets=_SECONDS, registry=registry
+        )
+        self.first_token = Histogram(
+            "cotguard_first_token_seconds", "Time to the first text.", ["side"], buckets=_SECONDS, registry=registry
+        )
+        self.added = Histogram(
+            "cotguard_event_added_seconds",
+            "Time from a read that decides text to its write.",
+            buckets=(0.00005, 0.0001, 0.0002, *_SECONDS),
+            registry=registry,
+        )
+        self.failures = Counter(
+            "cotguard_failures_total", "Faults, by how they were handled.", ["kind", "mode"], registry=registry
+        )
+        self.policy = Gauge("cotguard_policy_info", "The active policy.", ["name", "digest"], registry=registry)
+        build = Gauge("cotguard_build_info", "This build.", ["version"], registry=registry)
+        build.labels(__version__).set(1)
+
+    def account(self, exchange: Exchange) -> None:
+        """Count an exchange's verdicts, once, at its end."""
+        for verdict, count in exchange.tally.items():
+            entity = verdict.entity if verdict.entity in ENTITIES or not verdict.entity else "OTHER"
+            self.decisions.labels(entity, verdict.kind, verdict.action, verdict.outcome).inc(count)
+            if verdict.outcome == "bypassed":
+                self.failures.labels("moderation_failed", "open").inc(count)
+
+    def expose(self) -> bytes:
+        """The text exposition format."""
+        return generate_latest(self.registry)
+
+
+METRICS = Metrics()
