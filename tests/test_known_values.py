@@ -14,7 +14,16 @@ from cotguard.detectors.known_values import MAX_GAP, KnownValues
 from cotguard.detectors.trie import ROOT, Automaton, Cursor
 from cotguard.spans import ChannelKind
 
-VALUES = ("Project Bluebird", "ann", "hunter-2", "José Ñandú", "山田太郎", "$ecret!p", "a.b@example.org", "+49 170 5550199")
+VALUES = (
+    "Project Bluebird",
+    "ann",
+    "hunter-2",
+    "José Ñandú",
+    "山田太郎",
+    "$ecret!p",
+    "a.b@example.org",
+    "+49 170 5550199",
+)
 DETECTOR = KnownValues(VALUES)
 BLUEBIRD = b"Project Bluebird"
 
@@ -177,11 +186,12 @@ def test_nothing_to_look_for() -> None:
     [
         ("nothing here. ", ""),
         ("a p", "p"),
-        ("xp", ""),
+        ("xP", ""),
+        ("xp", "p"),  # the first bits of a value in base64
         ("so a project b", "project b"),
         ("a project by", ""),
         ("a project \n\n b", "project \n\n b"),
-        ("blue bird", ""),
+        ("blue birD", ""),
         ("drib eul", "drib eul"),
         ("Project Bluebird", "Project Bluebird"),
         ("Project Bluebird.", ""),
@@ -191,7 +201,7 @@ def test_nothing_to_look_for() -> None:
         ("see 50:72:", "50:72:"),
         ("see &#80;roject", "&#80;roject"),
         ("see &#8", "&#8"),
-        ("\\pro", "\\pro"),
+        ("\\pro", "pro"),
     ],
 )
 def test_only_what_may_become_a_form_is_held(text: str, held: str) -> None:
@@ -206,7 +216,7 @@ def test_memory_is_bounded_on_endless_beginnings() -> None:
     for step in range(1, 200):
         _, at = session.advance("a-" * 20, final=False)
         assert 40 * step - at <= 80
-        assert len(session._literal._scanners[0]._cursor._origins) <= 80  # type: ignore[attr-defined]  # white box
+        assert len(session._literal._scanners[0].cursor._origins) <= 80  # type: ignore[attr-defined]  # white box
 
 
 # --- Context -----------------------------------------------------------------------------------------------------
@@ -234,7 +244,27 @@ _FORMS = (
     "&#80;roject bluebird",
     "\\xc3\\xb1andu",
 )
-_NOISE = ("\\", "&", "%", "&#6", "\\u00", "\\xc3", "%C3", " ", "\n", ".", "-", "\u200b", "é", "ß", "山", "x", "0", "=", "!")
+_NOISE = (
+    "\\",
+    "&",
+    "%",
+    "&#6",
+    "\\u00",
+    "\\xc3",
+    "%C3",
+    " ",
+    "\n",
+    ".",
+    "-",
+    "\u200b",
+    "é",
+    "ß",
+    "山",
+    "x",
+    "0",
+    "=",
+    "!",
+)
 
 
 @st.composite
@@ -293,9 +323,7 @@ def test_the_automaton_grows_only_where_texts_go() -> None:
     automaton = Automaton(["x" * 50_000, "yz"])
     assert len(automaton.depths) == 3
     cursor = Cursor(automaton)
-    for at in range(50_000):
-        begin = cursor.step("x", at)
-    assert begin == 0
+    assert [cursor.step("x", at) for at in range(50_000)][-1] == 0
     assert len(automaton.depths) <= 50_003
     cursor.reset()
     assert cursor.node == ROOT

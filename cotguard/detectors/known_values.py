@@ -172,11 +172,11 @@ def _base64_forms(value: bytes) -> Iterator[tuple[str, str]]:
 class _Scanner:
     """One reading of one channel."""
 
-    __slots__ = ("_adjacent", "_cursor", "_found", "_gap", "_glued", "_reading")
+    __slots__ = ("_adjacent", "_found", "_gap", "_glued", "_reading", "cursor")
 
     def __init__(self, reading: _Reading) -> None:
         self._reading = reading
-        self._cursor = Cursor(reading.automaton)
+        self.cursor = Cursor(reading.automaton)
         self._gap = 0  # characters skipped since the last symbol
         self._glued = False  # whether the last character would glue to one that follows
         self._adjacent: int | None = None  # start of the last character if it may carry a value's first bits
@@ -184,13 +184,13 @@ class _Scanner:
 
     def copy(self) -> "_Scanner":
         twin = copy.copy(self)
-        twin._cursor = self._cursor.copy()
+        twin.cursor = self.cursor.copy()
         return twin
 
     @property
     def hold(self) -> int | None:
         """Where the earliest form begins that may be under way."""
-        hold = self._cursor.hold
+        hold = self.cursor.hold
         if self._found is not None and (hold is None or self._found[0] < hold):
             hold = self._found[0]
         return self._adjacent if hold is None else hold
@@ -201,7 +201,7 @@ class _Scanner:
         begin = self._reading.begin
         at = 0
         while at < len(symbols):
-            if self._cursor.node == ROOT and self._found is None and self._adjacent is None:
+            if self.cursor.node == ROOT and self._found is None and self._adjacent is None:
                 # Nothing is under way: skip to where something may begin.
                 beginning = begin.search(symbols, at)
                 following = beginning.start() if beginning else len(symbols)
@@ -213,7 +213,7 @@ class _Scanner:
             at += 1
 
     def _read(self, character: str, start: int, end: int, matches: list[Match]) -> None:
-        reading, cursor = self._reading, self._cursor
+        reading, cursor = self._reading, self.cursor
         symbol = reading.alphabet[character]
         glued = reading.words and glues(character)
         inside = glued and self._glued
@@ -246,7 +246,7 @@ class _Scanner:
         if self._found is not None:
             matches.append((self._found[0], end, self._reading.rule))
         self._found = self._adjacent = None
-        self._cursor.reset()
+        self.cursor.reset()
 
 
 class _Lane:

@@ -9,7 +9,6 @@ left: making an automaton costs little more than a list of its forms. A step cos
 together are linear in the forms.
 """
 
-import copy
 from collections.abc import Iterable
 
 __all__ = ["ROOT", "Automaton", "Cursor"]
@@ -81,15 +80,15 @@ class Cursor:
 
     __slots__ = ("_automaton", "_origins", "node")
 
-    def __init__(self, automaton: Automaton) -> None:
+    def __init__(self, automaton: Automaton, origins: Iterable[int | None] = ()) -> None:
         self._automaton = automaton
         self.node = ROOT
-        self._origins: list[int | None] = []
+        self._origins = list(origins)
 
     def copy(self) -> "Cursor":
         """An independent cursor in the same place."""
-        twin = copy.copy(self)
-        twin._origins = self._origins.copy()
+        twin = Cursor(self._automaton, self._origins)
+        twin.node = self.node
         return twin
 
     def reset(self) -> None:
