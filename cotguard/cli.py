@@ -159,7 +159,7 @@ def _scan_lines(source: IO[str], policy: Policy, detectors: Sequence[Detector], 
             if not isinstance(text, str):
                 raise TypeError
         except (ValueError, KeyError, TypeError):
-            print(f"line {number}: write a JSON object with \"id\" and \"text\"", file=sys.stderr)  # noqa: T201
+            print(f'line {number}: write a JSON object with "id" and "text"', file=sys.stderr)  # noqa: T201
             return _USAGE_ERROR
         exchange = Exchange(policy, detectors, RequestFacts(), key, record=True)
         lane = exchange.lane(0)

@@ -76,9 +76,7 @@ ProxyFactory = Callable[..., Awaitable[Proxy]]
 
 
 @pytest_asyncio.fixture
-async def make_proxy(
-    upstream: Upstream, balanced: tuple[Policy, tuple[Detector, ...]]
-) -> AsyncIterator[ProxyFactory]:
+async def make_proxy(upstream: Upstream, balanced: tuple[Policy, tuple[Detector, ...]]) -> AsyncIterator[ProxyFactory]:
     runners: list[web.AppRunner] = []
 
     async def make(

@@ -67,11 +67,7 @@ def streaming(events: Sequence[bytes], headers: dict[str, str] | None = None) ->
 
 def leaked(text: str) -> list[str]:
     """Planted values of which a run of five characters got through (placeholders have none)."""
-    found = []
-    for value in SECRETS.values():
-        if any(value[at : at + 5] in text for at in range(len(value) - 4)):
-            found.append(value)
-    return found
+    return [value for value in SECRETS.values() if any(value[at : at + 5] in text for at in range(len(value) - 4))]
 
 
 async def post(url: str, **body: object) -> tuple[int, str]:
@@ -97,9 +93,7 @@ async def test_nothing_planted_leaves_in_any_field_of_a_stream(
     head = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "look", "arguments": ""}}
     events.append(chunk({"tool_calls": [head]}))
     arguments = json.dumps({"q": carrier(), "card": 4111111111111111})
-    events += [
-        chunk({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}) for piece in cut(arguments, rng)
-    ]
+    events += [chunk({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}) for piece in cut(arguments, rng)]
     events.append(chunk({}, finish="tool_calls"))
     events += [chunk({"content": piece}, index=1) for piece in cut(carrier(), rng)]
     events += [chunk({}, index=1, finish="stop"), b"data: [DONE]\n\n"]
@@ -172,7 +166,9 @@ async def test_values_across_the_seam_and_in_interleaved_channels(
             assert channels["content"].endswith("] and that is all there is to say here.")
 
 
-@pytest.mark.parametrize("path", ["/", "/v1/embeddings", "/slots", "/metrics", "/v1/chat/completions/x", "/v1/../slots"])
+@pytest.mark.parametrize(
+    "path", ["/", "/v1/embeddings", "/slots", "/metrics", "/v1/chat/completions/x", "/v1/../slots"]
+)
 async def test_unknown_paths_never_reach_the_upstream(upstream: Upstream, make_proxy: ProxyFactory, path: str) -> None:
     proxy = await make_proxy()
     async with aiohttp.ClientSession() as session, session.post(proxy.url + path, json={}) as response:
@@ -294,7 +290,9 @@ async def test_a_client_that_leaves_cancels_the_upstream(upstream: Upstream, mak
 
 
 async def test_many_connections_at_once(upstream: Upstream, make_proxy: ProxyFactory) -> None:
-    upstream.handler = streaming([chunk({"content": "ann.lee@example.com ok"}), chunk({}, finish="stop"), b"data: [DONE]\n\n"])
+    upstream.handler = streaming(
+        [chunk({"content": "ann.lee@example.com ok"}), chunk({}, finish="stop"), b"data: [DONE]\n\n"]
+    )
     proxy = await make_proxy()
     answers = await asyncio.gather(*(post(proxy.url, stream=True) for _ in range(200)))
     assert all(status == 200 and "[EMAIL_ADDRESS] ok" in text for status, text in answers)

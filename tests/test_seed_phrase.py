@@ -107,24 +107,24 @@ def test_a_phrase_anywhere_in_a_longer_run() -> None:
 @pytest.mark.parametrize(
     ("text", "held"),
     [
-        ("This is what it", ""),
-        ("I like ab", "ab"),
-        ("I like abx", ""),
-        ("We talk about", "about"),
-        ("We talk about ", "about "),
-        ("We talk about th", "about th"),
-        ("We talk about the", ""),
-        ("We talk about" + " " * (MAX_GAP + 1), ""),
+        ("This is mine", ""),
+        ("This is ab", "ab"),
+        ("This is abx", ""),
+        ("We spoke about", "about"),
+        ("We spoke about ", "about "),
+        ("We spoke about th", "about th"),
+        ("We spoke about them", ""),
+        ("We spoke about" + " " * (MAX_GAP + 1), ""),
         ("zoo " * 40 + "z", "zoo " * 23 + "z"),
         ("zoo " * 40, "zoo " * 23),
         ("internationalisation", ""),
-        ("a &#9", "a &#9"),
+        ("zoo &#9", "zoo &#9"),
     ],
 )
 def test_only_a_run_of_list_words_is_held(text: str, held: str) -> None:
     session = DETECTOR.open(Scope(ChannelKind.OUTPUT))
     assert session
-    spans, stable = session.advance(text, final=False)
+    _, stable = session.advance(text, final=False)
     assert text[stable:] == held
 
 

@@ -106,7 +106,7 @@ def test_where_there_is_nothing_to_recall() -> None:
         ("Well, I will never rev", "never rev"),
         ("Well, I will never reveal the ", "never reveal the "),
         ("Well, I will never reveal the x", ""),
-        ("Well, I will never reveal the cod", "cod"),
+        ("Well, I will never reveal the cod", "never reveal the cod"),
         ("Well, never" + " " * (MAX_GAP + 1), ""),
         ("Well, never &#8", "never &#8"),
     ],
@@ -114,7 +114,7 @@ def test_where_there_is_nothing_to_recall() -> None:
 def test_only_what_may_become_a_run_is_held(text: str, held: str) -> None:
     session = DETECTOR.open(scope())
     assert session
-    assert text[session.advance(text, final=False)[1] :] == held or held == "cod"
+    assert text[session.advance(text, final=False)[1] :] == held
 
 
 def test_a_long_recital_is_reported_in_adjoining_spans_and_holds_little() -> None:

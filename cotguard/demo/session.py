@@ -65,8 +65,12 @@ def run(fast: bool = False) -> int:
         return asyncio.run(_session(console, live, rate))
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        console.print(f"The demo failed: {error}", markup=False)
+    except ExceptionGroup as failures:  # of the two clients
+        faults, others = failures.split((aiohttp.ClientError, TimeoutError, ValueError))
+        if others or not faults:
+            raise
+        for fault in faults.exceptions:
+            console.print(f"The demo failed: {fault!r}", markup=False)
         return 1
 
 
@@ -134,22 +138,20 @@ async def _ask(client: aiohttp.ClientSession, server: str, reply: Reply) -> None
 def _columns(console: Console, raw: Reply, moderated: Reply, height: int | None = None) -> RenderableType:
     """Both replies side by side; with ``height`` the last lines that fit."""
     width = max(20, console.width // 2 - 4)  # a panel's border and padding
-    columns = [_lines(console, _styled(reply, side), width) for reply, side in ((raw, "raw"), (moderated, "moderated"))]
+    columns = [_styled(reply, side).wrap(console, width) for reply, side in ((raw, "raw"), (moderated, "moderated"))]
     rows = max(map(len, columns))
     skip = max(0, rows - (height - 2)) if height else 0
+    panels = []
+    for lines, title, colour in zip(
+        columns, ("straight from the model", "through cotguard"), ("red", "green"), strict=True
+    ):
+        text = Text("\n").join(lines[skip:])
+        panels.append(Panel(text, title=title, border_style=colour, height=rows - skip + 2))
     grid = Table.grid(expand=True)
     grid.add_column(ratio=1)
     grid.add_column(ratio=1)
-    panels = [
-        Panel(Text("\n").join(lines[skip:] + [Text()] * (rows - max(skip, len(lines)))), title=title, border_style=style)
-        for lines, title, style in zip(columns, ("straight from the model", "through cotguard"), ("red", "green"), strict=True)
-    ]
     grid.add_row(*panels)
     return grid
-
-
-def _lines(console: Console, text: Text, width: int) -> list[Text]:
-    return list(text.wrap(console, width))
 
 
 def _styled(reply: Reply, side: str) -> Text:
@@ -192,6 +194,8 @@ def _summary(metrics: Metrics) -> Table:
     for name in ("channel", "entity", "action"):
         table.add_column(name)
     table.add_column("count", justify="right")
-    for (channel, entity, action), count in sorted(found.items(), key=lambda item: (item[0][0] != "reasoning", item[0])):
+    for (channel, entity, action), count in sorted(
+        found.items(), key=lambda item: (item[0][0] != "reasoning", item[0])
+    ):
         table.add_row(channel, entity, action, str(count))
     return table

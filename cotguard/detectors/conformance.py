@@ -13,6 +13,7 @@
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from cotguard.detectors.contract import Detector, Scope
 from cotguard.spans import ChannelKind, Span
@@ -38,7 +39,7 @@ def check_cuts(detector: Detector, text: str, cuts: Iterable[int], scope: Scope 
     if session is None:
         return
     offsets = [0, *sorted(cuts), len(text)]
-    pieces = [text[start:end] for start, end in zip(offsets, offsets[1:], strict=False)]
+    pieces = [text[start:end] for start, end in pairwise(offsets)]
     got: list[Span] = []
     stable = -len(scope.context)
     for index, piece in enumerate(pieces):

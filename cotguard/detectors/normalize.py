@@ -1,9 +1,9 @@
-"""Incremental normalisation: one Latin-1 byte for each character read, with a map back to the text.
+r"""Incremental normalisation: one Latin-1 byte for each character read, with a map back to the text.
 
 Values hide behind zero-width characters, full-width digits, look-alike letters, HTML entities and JSON escapes.
 Rules are matched on text in which these are resolved:
 
-1. ``&#64;``, ``&#x40;``, ``&commat;``, ``\\u0040``, ``\\x40``, ``\\n`` become the character they stand for. An escape
+1. ``&#64;``, ``&#x40;``, ``&commat;``, ``\u0040``, ``\x40``, ``\n`` become the character they stand for. An escape
    that is not complete yet waits (at most a dozen characters).
 2. Invisible characters (Unicode Cf, Mn, Me) vanish.
 3. Every other character becomes one byte: ASCII itself; the ASCII character it decomposes to (NFKD), looks like

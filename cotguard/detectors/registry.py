@@ -10,8 +10,16 @@ from cotguard.detectors.contract import Detector
 from cotguard.detectors.known_values import KnownValues
 from cotguard.detectors.patterns import PatternDetector
 from cotguard.detectors.rule import Rule
-from cotguard.detectors.rules import assets, contact, financial, government, health, network
-from cotguard.detectors.rules import secrets_generic, secrets_providers
+from cotguard.detectors.rules import (
+    assets,
+    contact,
+    financial,
+    government,
+    health,
+    network,
+    secrets_generic,
+    secrets_providers,
+)
 from cotguard.detectors.rules.pem import PrivateKeyDetector
 from cotguard.detectors.seed_phrase import SeedPhrases
 from cotguard.detectors.system_prompt import SystemPromptRecall

@@ -1,12 +1,12 @@
 """Rules: the data of which the pattern detector is made.
 
 A rule is a regular expression for a value with one character class for each side, optional context right before
-it, and an optional check. Rules see *normalised* text (:mod:`cotguard.detectors.normalize`): one Latin-1 character for each
-character read, look-alikes and escapes resolved, every other letter as ``LETTER``, every other symbol as
+it, and an optional check. Rules see *normalised* text (:mod:`cotguard.detectors.normalize`): one Latin-1 character
+for each character read, look-alikes and escapes resolved, every other letter as ``LETTER``, every other symbol as
 ``SYMBOL``.
 
-Two regular expressions are derived from each rule (:mod:`cotguard.detectors.automaton`): one that finds it, and one that
-tells, from the end of the text backwards, where a match may be under way. So a rule is written in the regular
+Two regular expressions are derived from each rule (:mod:`cotguard.detectors.automaton`): one that finds it,
+and one that tells, from the end of the text backwards, where a match may be under way. So a rule is written in the regular
 subset of Python's syntax: literals, classes, groups, alternation, repetition. No anchors, no look-around, no
 back-references; ``{m,n}`` with a large ``n`` costs compile time, ``{m,}`` does not.
 """

@@ -104,7 +104,9 @@ class Gateway:
 
     async def _route(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get(hdrs.UPGRADE):
-            raise Refused(400, ErrorKind.UNSUPPORTED, "WebSocket upgrades are not supported: they cannot be moderated yet.")
+            raise Refused(
+                400, ErrorKind.UNSUPPORTED, "WebSocket upgrades are not supported: they cannot be moderated yet."
+            )
         if request.query_string:
             raise Refused(400, ErrorKind.BAD_REQUEST, "Query parameters are not accepted on this path.")
         path = _normalised(request.rel_url.raw_path)
@@ -151,7 +153,9 @@ class Gateway:
                     allow_redirects=False,
                 )
         except TimeoutError:
-            return self._error(_Failure(504, ErrorKind.UPSTREAM_TIMEOUT, "The upstream did not answer in time."), "failed")
+            return self._error(
+                _Failure(504, ErrorKind.UPSTREAM_TIMEOUT, "The upstream did not answer in time."), "failed"
+            )
         except aiohttp.ClientError:
             return self._error(_Failure(502, ErrorKind.UPSTREAM_ERROR, "The upstream cannot be reached."), "failed")
         try:
@@ -178,7 +182,9 @@ class Gateway:
             if upstream.content_type == "text/event-stream":
                 return await self._stream(request, prepared, exchange, upstream, started)
             if upstream.content_type != "application/json":
-                raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream's content type is not one that is expected.")
+                raise UpstreamFault(
+                    ErrorKind.UPSTREAM_INVALID, "The upstream's content type is not one that is expected."
+                )
             body = self._dialect.body(await self._whole(upstream), prepared, exchange)
         except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
             return self._error(_failure(error), "failed")

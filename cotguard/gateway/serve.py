@@ -86,7 +86,7 @@ def _supervise(settings: Settings, workers: int) -> int:
         process.start()
         return process
 
-    def stop(number: int, _frame: FrameType | None) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
         nonlocal stopping
         stopping = True
         for process in processes:

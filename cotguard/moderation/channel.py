@@ -24,7 +24,7 @@ TAIL_CHARS = 256
 """How much of a channel's end the next channel's detectors see as context."""
 
 
-class ModerationFault(Exception):
+class ModerationFault(Exception):  # noqa: N818  # a fault in the sense of the guarantees (G5)
     """A detector failed or a limit was exceeded. The message holds no moderated text."""
 
 

@@ -1,13 +1,13 @@
 """One exchange: its lanes and the account of what was decided.
 
-    exchange = Exchange(policy, detectors, facts, key)     # one per client request
-    lane = exchange.lane(0)                                # one per choice, made on first use
-    lane.open(("reasoning",), PlainView(ChannelKind.REASONING))
-    lane.feed(("reasoning",), "some raw text")
-    lane.finish()                                          # the choice is over: everything held is decided
-    for emission in lane.take():                           # in the order in which they must be written
-        ...
-    lane.cut                                               # a policy block ended the lane: nothing follows
+exchange = Exchange(policy, detectors, facts, key)     # one per client request
+lane = exchange.lane(0)                                # one per choice, made on first use
+lane.open(("reasoning",), PlainView(ChannelKind.REASONING))
+lane.feed(("reasoning",), "some raw text")
+lane.finish()                                          # the choice is over: everything held is decided
+for emission in lane.take():                           # in the order in which they must be written
+    ...
+lane.cut                                               # a policy block ended the lane: nothing follows
 """
 
 import secrets

@@ -32,7 +32,7 @@ _PROSE = frozenset({ChannelKind.REASONING, ChannelKind.OUTPUT})
 
 @dataclass(slots=True)
 class Emission:
-    """Text to be written for the channel ``key``; ``head`` is what ``open`` was given, in a channel's first emission."""
+    """Text to be written for the channel ``key``; ``head`` is what ``open`` was given, the first time."""
 
     key: Hashable
     head: object

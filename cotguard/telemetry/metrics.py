@@ -18,7 +18,10 @@ class Metrics:
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
         self.requests = Counter(
-            "cotguard_requests_total", "Requests by what became of them.", ["dialect", "status", "outcome"], registry=registry
+            "cotguard_requests_total",
+            "Requests by what became of them.",
+            ["dialect", "status", "outcome"],
+            registry=registry,
         )
         self.active = Gauge("cotguard_active_streams", "Streams under way.", registry=registry)
         self.decisions = Counter(
@@ -31,7 +34,10 @@ class Metrics:
             "cotguard_held_characters", "Characters on hold after a read.", buckets=_CHARACTERS, registry=registry
         )
         self.held_seconds = Histogram(
-            "cotguard_held_seconds", "Time from text coming in to nothing being held.", buckets=_SECONDS, registry=registry
+            "cotguard_held_seconds",
+            "Time from text coming in to nothing being held.",
+            buckets=_SECONDS,
+            registry=registry,
         )
         self.first_token = Histogram(
             "cotguard_first_token_seconds", "Time to the first text.", ["side"], buckets=_SECONDS, registry=registry

@@ -1,0 +1,34 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help demo test test-long lint schema clean
+
+help: ## show this help
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## watch a moderated stream beside the raw one
+	$(BIN)/cotguard demo
+
+test: $(READY) ## all tests but the long ones
+	$(BIN)/python -m pytest -q -m "not long"
+
+test-long: $(READY) ## the property tests with at least 20,000 cases a detector family
+	$(BIN)/python -m pytest -q -m long
+
+lint: $(READY) ## ruff and mypy, strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+schema: $(READY) ## write the policy language's JSON Schema
+	$(BIN)/python -m cotguard.policy.schema
+
+clean: ## remove what the targets made
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
