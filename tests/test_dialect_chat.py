@@ -52,7 +52,7 @@ class RuleLane(Lane):
             return
         text = (self._held[key] + raw).replace(SECRET, "[SECRET]")
         if BLOCK in text:
-            self._release(key, text[: text.index(BLOCK)])
+            self._pass_on(key, text[: text.index(BLOCK)])
             self.cut = True
             return
         # A replacement is never cut: what is held begins before it.
@@ -61,19 +61,19 @@ class RuleLane(Lane):
         if inside >= 0 and text[inside:].startswith("[SECRET]") and at < inside + len("[SECRET]"):
             at = inside
         self._held[key] = text[at:]
-        self._release(key, text[:at])
+        self._pass_on(key, text[:at])
 
     def finish(self) -> None:
         for key, text in self._held.items():
             if not self.cut:
-                self._release(key, text)
+                self._pass_on(key, text)
             self._held[key] = ""
 
     def take(self) -> list[Emission]:
         released, self._released = self._released, []
         return released
 
-    def _release(self, key: Hashable, text: str) -> None:
+    def _pass_on(self, key: Hashable, text: str) -> None:
         if text or self._heads[key] is not None:
             self._released.append(Emission(key, self._heads[key], text))
             self._heads[key] = None

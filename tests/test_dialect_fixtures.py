@@ -174,13 +174,13 @@ class HoldingLane(Lane):
         # An earlier channel's held text comes before a later channel's first: the order a client sees is kept.
         earlier = next((each for each in self._views if each != key and self._pending(each)), None)
         if earlier is not None and not self._rendered[key]:
-            self._release(earlier, self._views[earlier].settled)
-        self._release(key, min(view.settled, self._received[key] - HOLD))
+            self._pass_on(earlier, self._views[earlier].settled)
+        self._pass_on(key, min(view.settled, self._received[key] - HOLD))
 
     def finish(self) -> None:
         for key, view in self._views.items():
             self._received[key] += len(view.feed("", True))
-            self._release(key, self._received[key])
+            self._pass_on(key, self._received[key])
 
     def take(self) -> list[Emission]:
         released, self._released = self._released, []
@@ -189,7 +189,7 @@ class HoldingLane(Lane):
     def _pending(self, key: Hashable) -> bool:
         return self._rendered[key] < self._received[key]
 
-    def _release(self, key: Hashable, end: int) -> None:
+    def _pass_on(self, key: Hashable, end: int) -> None:
         start = self._rendered[key]
         text = self._views[key].render(start, end, ()) if end > start else ""
         self._rendered[key] = max(start, end)

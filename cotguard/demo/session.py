@@ -77,8 +77,9 @@ def run(fast: bool = False) -> int:
 async def _session(console: Console, live: bool, rate: float | None) -> int:
     raw, moderated = Reply(), Reply()
     metrics = Metrics()
-    console.print("One question to one model, asked directly and through cotguard. All values are synthetic.")
-    console.print(f"Question: {QUESTION}\n", markup=False, soft_wrap=not live)
+    console.print("One question to one model, asked directly and through cotguard. All values are made up.")
+    console.print(f"Question: {QUESTION}\n", markup=False, soft_wrap=True)
+    console.print("Compiling the detectors takes a few seconds.\n")
     async with _serving(create_server(rate)) as upstream:
         settings = Settings(upstream=upstream, policy="balanced")
         async with (

@@ -6,8 +6,8 @@ for each character read, look-alikes and escapes resolved, every other letter as
 ``SYMBOL``.
 
 Two regular expressions are derived from each rule (:mod:`cotguard.detectors.automaton`): one that finds it,
-and one that tells, from the end of the text backwards, where a match may be under way. So a rule is written in the regular
-subset of Python's syntax: literals, classes, groups, alternation, repetition. No anchors, no look-around, no
+and one that tells, from the end of the text backwards, where a match may be under way. So a rule is written in the
+regular subset of Python's syntax: literals, classes, groups, alternation, repetition. No anchors, no look-around, no
 back-references; ``{m,n}`` with a large ``n`` costs compile time, ``{m,}`` does not.
 """
 
