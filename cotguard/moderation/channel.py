@@ -280,7 +280,10 @@ class Channel:
         return written
 
     def _count(self, group: _Group) -> None:
+        """Count a group once for each entity: two rules that find the same value are one finding."""
         shadow = self._terms.policy.mode is Mode.SHADOW
-        for finding in group.findings:
-            outcome = Outcome.WOULD_HAVE if shadow else Outcome.of(finding.action)
-            self._terms.ledger.tally[Verdict(finding.span.entity, finding.kind, finding.action, outcome)] += 1
+        verdicts = {
+            Verdict(f.span.entity, f.kind, f.action, Outcome.WOULD_HAVE if shadow else Outcome.of(f.action))
+            for f in group.findings
+        }
+        self._terms.ledger.tally.update(verdicts)
