@@ -42,7 +42,7 @@ TEXTS = st.lists(st.tuples(st.sampled_from(FRAGMENTS), st.sampled_from([" ", ", 
 )
 CUTS = st.lists(st.integers(1, 7), min_size=1, max_size=40)
 DETECTORS: tuple[Detector, ...] = build(load("balanced"))
-POLICIES = {
+POLICIES: dict[Action, Policy] = {
     action: parse(f"version: 1\nname: t\nrules:\n  - entities: [ALL]\n    action: {action}\n", "t.yaml", None)
     for action in Action
     if action is not Action.ALLOW
@@ -103,6 +103,13 @@ def test_g1_and_g2(view: str, text: str, widths: list[int], action: Action) -> N
 @given(text=TEXTS, widths=CUTS, action=st.sampled_from(list(POLICIES)))
 def test_g1_and_g2_in_many_cases(view: str, text: str, widths: list[int], action: Action) -> None:
     check(text, widths, action, view)
+
+
+def test_what_is_withheld_twice_in_one_read_does_not_get_through() -> None:
+    text = "ann.lee@example.com <think> ann.lee@example.com ann.lee@example.com "
+    assert moderate(POLICIES[Action.WITHHOLD], MarkerView(ChannelKind.OUTPUT), [text])[-1] == (
+        "[withheld]<think> [withheld]"
+    )
 
 
 def test_withheld_reasoning_keeps_its_closing_marker_and_the_answer() -> None:

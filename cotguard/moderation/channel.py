@@ -246,8 +246,11 @@ class Channel:
                 pieces.append(self._render(group.start, edits))
                 return "".join(pieces)
             if decisive.action is Action.WITHHOLD:
-                if self._withheld is None:
-                    edits.append((group.start, group.end, self._terms.policy.notice))
+                # What is withheld may have ended before this group: rendering up to it finds out.
+                pieces.append(self._render(group.start, edits))
+                edits = [(group.start, group.end, self._terms.policy.notice)]
+                if self._withheld is not self._view.kind_at(group.start):
+                    self._withheld = None
                     pieces.append(self._render(group.end, edits))
                     edits = []
                     self._withheld = decisive.kind
