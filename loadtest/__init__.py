@@ -1,1 +1,0 @@
-"""What moderation costs: a mock reasoning server, a load generator, two minimal proxies to compare with, reports."""
