@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test test-long lint schema clean
+.PHONY: help demo test test-long bench lint schema clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ test: $(READY) ## all tests but the long ones
 
 test-long: $(READY) ## the property tests with at least 20,000 cases a detector family
 	$(BIN)/python -m pytest -q -m long
+
+bench: $(READY) ## cost beside two minimal proxies, in one run
+	$(BIN)/python -m loadtest.bench
 
 lint: $(READY) ## ruff and mypy, strict
 	$(BIN)/ruff check .

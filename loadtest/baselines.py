@@ -1,0 +1,70 @@
+"""Two minimal streaming proxies to compare with: one that copies bytes, one that parses and writes every event.
+
+``python -m loadtest.baselines pass-through|parse-and-write UPSTREAM``. They check nothing and moderate nothing: what
+they cost is what aiohttp costs.
+"""
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import aiohttp
+import orjson
+from aiohttp import web
+
+from loadtest.serving import serve
+
+__all__ = ["BASELINES", "create_baseline"]
+
+Pump = Callable[[aiohttp.ClientResponse, web.StreamResponse], Awaitable[None]]
+
+
+async def _pass_through(upstream: aiohttp.ClientResponse, response: web.StreamResponse) -> None:
+    async for data in upstream.content.iter_any():
+        await response.write(data)
+
+
+async def _parse_and_write(upstream: aiohttp.ClientResponse, response: web.StreamResponse) -> None:
+    rest = b""
+    async for data in upstream.content.iter_any():
+        *events, rest = (rest + data).split(b"\n\n")
+        if events:
+            await response.write(b"".join(map(_rewritten, events)))
+
+
+def _rewritten(event: bytes) -> bytes:
+    data = event.removeprefix(b"data: ")
+    return b"data: %b\n\n" % (data if data == b"[DONE]" else orjson.dumps(orjson.loads(data)))
+
+
+BASELINES: dict[str, Pump] = {"pass-through": _pass_through, "parse-and-write": _parse_and_write}
+
+
+def create_baseline(pump: Pump, upstream: str) -> web.Application:
+    """A proxy before ``upstream`` that moves response bodies with ``pump``."""
+    session = web.AppKey("session", aiohttp.ClientSession)
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        async with request.app[session].post(
+            upstream + request.path, data=await request.read(), headers={"Content-Type": "application/json"}
+        ) as received:
+            response = web.StreamResponse(
+                status=received.status, headers={"Content-Type": received.headers["Content-Type"]}
+            )
+            await response.prepare(request)
+            await pump(received, response)
+        return response
+
+    async def lifetime(app: web.Application) -> AsyncIterator[None]:
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as client:
+            app[session] = client
+            yield
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", chat)
+    app.cleanup_ctx.append(lifetime)
+    return app
+
+
+if __name__ == "__main__":
+    serve(create_baseline(BASELINES[sys.argv[1]], sys.argv[2]))
