@@ -6,13 +6,14 @@ Per piece of text:
 2. Run the *hold* automaton backwards from the end: where may a value be under way? Everything before is *stable*:
    any value that starts there is complete. Nothing before the previous stable offset is looked at again, context
    apart.
-3. If the stable offset moved, run the *find* automaton over what became stable. It names the rules that match; in
-   ordinary prose none does, and that is all.
+3. If the stable offset moved, run the *find* automata over what became stable: one over the rules' values, one, which
+   looks back as far as a context reaches, over the contexts of rules that have one. They name the rules that match;
+   in ordinary prose none does, and that is all.
 4. For a rule that matches: every possible start in the newly stable part is tried, the longest value at that start
    is taken and checked. A candidate is a function of the text around it alone, so the result cannot depend on the
    cuts (G1); it is reported before anything from its start on becomes stable (G2).
 
-Both automata are Hyperscan databases, linear in the text. Values are cut out with RE2, also linear. Memory: the
+The automata are Hyperscan databases, linear in the text. Values are cut out with RE2, also linear. Memory: the
 window keeps what is held and twice ``BEFORE_CHARS``.
 
 Known limit: for a rule with context the hold is counted from the start of the context when the context arrives in
@@ -20,6 +21,7 @@ the same piece as the value.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 import hyperscan
 import re2
@@ -46,11 +48,17 @@ class PatternDetector:
     def __init__(self, rules: Iterable[Rule]) -> None:
         self._rules = [_CompiledRule(rule) for rule in rules]
         self.entities = frozenset(entity for compiled in self._rules for entity in compiled.entities)
-        self._find = _Matcher([compiled.find for compiled in self._rules])
-        self._hold = _Matcher([compiled.hold for compiled in self._rules])
+        bare = [rule for rule in self._rules if not rule.has_context]
+        introduced = [rule for rule in self._rules if rule.has_context]
+        self._automata = _Automata(
+            values=_Matcher([(rule.find, rule) for rule in bare]),
+            contexts=_Matcher([(rule.find, rule) for rule in introduced]),
+            # Only how far a value may reach back counts, not whose: matches of one name at one place are one.
+            hold=_Matcher([(rule.hold, None) for rule in self._rules]),
+        )
 
     def open(self, scope: Scope) -> Session | None:
-        return _PatternSession(self._rules, self._find, self._hold, scope.context) if self._rules else None
+        return _PatternSession(self._automata, scope.context) if self._rules else None
 
 
 class _CompiledRule:
@@ -79,7 +87,7 @@ class _CompiledRule:
         if not re2.compile(after.encode("latin-1"), options).fullmatch(_EDGE):
             raise ValueError(f"rule {rule.name}: after must admit a newline, which stands for the end of the text")
 
-    def ranges(self, window: bytes, low: int, high: int, context_ends: set[int]) -> Iterable[tuple[int, int]]:
+    def ranges(self, window: bytes, low: int, high: int, context_ends: Iterable[int]) -> Iterable[tuple[int, int]]:
         """Longest values that start in ``[low, high)`` of the window."""
         if self.has_context:
             for start in sorted(context_ends):
@@ -102,38 +110,58 @@ class _CompiledRule:
         return rule.check(Candidate(window[start:end].decode("latin-1"), before.decode("latin-1")))
 
 
-class _Matcher:
-    """A Hyperscan block database over Latin-1 bytes that collects ``(expression id, end offset)``."""
+Owner = TypeVar("Owner")
 
-    def __init__(self, expressions: Sequence[str]) -> None:
+
+class _Matcher(Generic[Owner]):
+    """A Hyperscan block database over Latin-1 bytes that collects ``(owner, end offset)`` of every match.
+
+    Expressions of one owner share their name in the database, which reports a name once for each offset.
+    """
+
+    def __init__(self, expressions: Sequence[tuple[str, Owner]]) -> None:
+        owners = list(dict.fromkeys(owner for _, owner in expressions))
+        numbers = {owner: number for number, owner in enumerate(owners)}
         self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
         if expressions:
             self._database.compile(
-                expressions=[expression.encode("latin-1") for expression in expressions],
-                ids=list(range(len(expressions))),
+                expressions=[expression.encode("latin-1") for expression, _ in expressions],
+                ids=[numbers[owner] for _, owner in expressions],
                 flags=[0] * len(expressions),
             )
-        self._matches: list[tuple[int, int]] = []
+        self._empty = not expressions
+        matches: list[tuple[Owner, int]] = []
 
-    def scan(self, data: bytes) -> list[tuple[int, int]]:
+        def collect(number: int, _start: int, end: int, _flags: int, _context: object) -> None:
+            matches.append((owners[number], end))
+
+        self._matches = matches
+        self._collect = collect
+
+    def scan(self, data: bytes) -> list[tuple[Owner, int]]:
+        """All matches. The list is used again by the next call."""
         matches = self._matches
         matches.clear()
-        self._database.scan(data, match_event_handler=self._collect)
+        if not self._empty:
+            self._database.scan(data, match_event_handler=self._collect)
         return matches
 
-    def _collect(self, identity: int, _start: int, end: int, _flags: int, _context: object) -> None:
-        self._matches.append((identity, end))
+
+class _Automata(NamedTuple):
+    """See the module. Those that find name rules."""
+
+    values: _Matcher[_CompiledRule]
+    contexts: _Matcher[_CompiledRule]
+    hold: _Matcher[None]
 
 
 class _PatternSession:
     """One channel. ``_window`` holds normalised text from ``_base`` on; the edge before the text is at -1."""
 
-    __slots__ = ("_base", "_find", "_hold", "_normalizer", "_rules", "_stable", "_window")
+    __slots__ = ("_automata", "_base", "_normalizer", "_stable", "_window")
 
-    def __init__(self, rules: Sequence[_CompiledRule], find: _Matcher, hold: _Matcher, context: str) -> None:
-        self._rules = rules
-        self._find = find
-        self._hold = hold
+    def __init__(self, automata: _Automata, context: str) -> None:
+        self._automata = automata
         self._normalizer = Normalizer(-len(context))
         self._window = _EDGE
         self._base = -1
@@ -145,31 +173,38 @@ class _PatternSession:
         added = self._normalizer.feed(text, final)
         window = self._window = self._window + added
         base = self._base
+        low = self._stable - base
         if final:
-            stable = base + len(window)
+            high = len(window)
             window += _EDGE
         else:
-            held = max((end for _, end in self._hold.scan(window[::-1])), default=1) - 1
-            stable = max(base + len(window) - held, self._stable)
+            held = max([end for _, end in self._automata.hold.scan(window[::-1])], default=1) - 1
+            high = max(len(window) - held, low)
         spans: list[Span] = []
-        if stable > self._stable:
-            low, high = self._stable - base, stable - base
-            ends: dict[int, set[int]] = {}
-            for identity, end in self._find.scan(window):
-                if end >= low:
-                    ends.setdefault(identity, set()).add(end)
-            for identity in ends:
-                self._report(self._rules[identity], window, low, high, ends[identity], spans)
-            self._stable = stable
+        if high > low:
+            self._find(window, low, high, spans)
+            self._stable = base + high
             if high > 2 * _KEPT:
                 cut = high - _KEPT
                 self._window = self._window[cut:]
                 self._base = base + cut
                 self._normalizer.forget(self._base)
-        return spans, self._normalizer.start(stable)
+        return spans, self._normalizer.start(self._stable)
+
+    def _find(self, window: bytes, low: int, high: int, spans: list[Span]) -> None:
+        """Report the values that start in ``[low, high)`` of the window."""
+        for rule in dict.fromkeys(rule for rule, _ in self._automata.values.scan(window[low - 1 :])):
+            self._report(rule, window, low, high, (), spans)
+        first = max(0, low - BEFORE_CHARS)
+        starts: dict[_CompiledRule, set[int]] = {}
+        for rule, end in self._automata.contexts.scan(window[first:high]):
+            if first + end >= low:
+                starts.setdefault(rule, set()).add(first + end)
+        for rule, ends in starts.items():
+            self._report(rule, window, low, high, ends, spans)
 
     def _report(
-        self, rule: _CompiledRule, window: bytes, low: int, high: int, ends: set[int], spans: list[Span]
+        self, rule: _CompiledRule, window: bytes, low: int, high: int, ends: Iterable[int], spans: list[Span]
     ) -> None:
         for start, end in rule.ranges(window, low, high, ends):
             for found in rule.check(window, start, end):
