@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cotguard.detectors.conformance import check_cuts, check_every_cut, find
 from cotguard.detectors.contract import Scope
-from cotguard.detectors.seed_phrase import MAX_GAP, SeedPhrases, word_list
+from cotguard.detectors.seed_phrase import HINT_CHARS, MAX_GAP, SeedPhrases, word_list
 from cotguard.spans import ChannelKind
 
 DETECTOR = SeedPhrases()
@@ -110,11 +110,20 @@ def test_a_phrase_anywhere_in_a_longer_run() -> None:
         ("This is mine", ""),
         ("This is ab", "ab"),
         ("This is abx", ""),
-        ("We spoke about", "about"),
-        ("We spoke about ", "about "),
-        ("We spoke about th", "about th"),
-        ("We spoke about thus", ""),
-        ("We spoke about" + " " * (MAX_GAP + 1), ""),
+        ("ab", "ab"),
+        ("We spoke: about", "about"),
+        ("We spoke: about ", "about "),
+        ("We spoke: about th", "about th"),
+        ("We spoke: about thus", ""),
+        ("We spoke: about" + " " * (MAX_GAP + 1), ""),
+        ("We spoke\nab", "ab"),
+        ("We spoke (ab", "ab"),
+        ("We spoke 1. ab", "ab"),
+        ("We spoke about", ""),
+        ("We spoke about ability", ""),
+        ("We spoke about ability able abs", "able abs"),
+        ("The wallet we spoke about", "about"),
+        ("The wallet" + " mine" * (HINT_CHARS // 4) + " about", ""),
         ("zoo " * 40 + "z", "zoo " * 23 + "z"),
         ("zoo " * 40, "zoo " * 23),
         ("internationalisation", ""),
@@ -128,9 +137,16 @@ def test_only_a_run_of_list_words_is_held(text: str, held: str) -> None:
     assert text[stable:] == held
 
 
+def test_of_a_phrase_that_nothing_announces_all_but_two_words_are_found() -> None:
+    words = phrase(12, 3)
+    text = f"perhaps {' '.join(words)} perhaps"
+    assert found(text) == [" ".join(words[2:])]
+    check_every_cut(DETECTOR, text)
+
+
 def test_a_phrase_across_the_seam_starts_in_the_context() -> None:
     written = " ".join(phrase(12, 7))
-    context, text = f"so {written[:30]}", f"{written[30:]} it is"
+    context, text = f"it is {written[:30]}", f"{written[30:]} it is"
     scope = Scope(ChannelKind.OUTPUT, context)
     assert [(span.start, span.end) for span in find(DETECTOR, text, scope)] == [(-30, len(written) - 30)]
     check_every_cut(DETECTOR, text, scope)
@@ -144,7 +160,8 @@ def texts_and_cuts(draw: st.DrawFn) -> tuple[str, str, list[int]]:
         words = phrase(draw(st.sampled_from(COUNTS)), draw(st.integers(0, 9)))
         words = words[draw(st.sampled_from((0, 0, 1, 5))) :]
         pieces.append(draw(st.sampled_from((" ", "\n", ", ", "\\n", "1. ", "\u200b "))).join(words))
-        pieces.append(draw(st.sampled_from((" ", ". ", " the ", "", "s", "é", "&", "\\", "." * 15))))
+        ends = (" ", ". ", " the ", " that ", " wallet ", "", "s", "é", "&", "\\", "." * 15)
+        pieces.append(draw(st.sampled_from(ends)))
     text = "".join(pieces)
     context = text[: draw(st.sampled_from((0, 0, 7, 40)))]
     text = text[len(context) :]

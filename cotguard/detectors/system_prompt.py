@@ -22,11 +22,12 @@ Limits: one changed word ends a run, and what is left on either side counts by i
 are not found.
 """
 
+import re
 from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
 
-from cotguard.detectors.characters import CharacterReader, glues
+from cotguard.detectors.characters import CharacterReader, Characters, glues
 from cotguard.detectors.contract import Scope, Session
 from cotguard.spans import Span
 
@@ -45,6 +46,7 @@ MAX_GAP = 128
 
 _CACHED_INDEXES = 8
 _APOSTROPHE = "'"  # folding has made it of all the others
+_ASCII_WORD = re.compile("[0-9A-Za-z]+")
 _ROOT = 0
 _DEAD = -1
 
@@ -195,19 +197,12 @@ class _RecallSession:
 
     def advance(self, text: str, final: bool) -> tuple[Sequence[Span], int]:
         characters = self._reader.feed(text, final)
-        for symbol, start, end in zip(*characters, strict=True):
-            if glues(symbol):
-                self._letter(symbol.lower(), start, end)
-                continue
-            if symbol != _APOSTROPHE:
-                self._finish_word()
-                if symbol.isalnum():
-                    self._letter(symbol, start, end)
-                    self._finish_word()
-                    continue
-            self._gap += 1
-            if self._gap > MAX_GAP:
-                self._lose()
+        at = 0
+        for match in _ASCII_WORD.finditer(characters.symbols):
+            self._others(characters, at, match.start())
+            at = match.end()
+            self._letters(characters, match.start(), at)
+        self._others(characters, at, len(characters.symbols))
         if final:
             self._finish_word()
             self._finish_run()
@@ -220,6 +215,40 @@ class _RecallSession:
         if self._word_chars and self._node != _DEAD:
             return self._word_start
         return self._reader.settled
+
+    def _letters(self, characters: Characters, start: int, end: int) -> None:
+        """Read letters and digits. A word that is in no prompt is passed over at once: in prose, most are."""
+        symbols, starts, ends = characters
+        at = start
+        while at < end:
+            if self._node == _DEAD and self._word_chars:
+                count = min(end - at, MAX_WORD - self._word_chars)
+                self._word_chars += count
+                self._word_end = ends[at + count - 1]
+                at += count
+                if self._word_chars == MAX_WORD:
+                    self._finish_word()
+            else:
+                self._letter(symbols[at].lower(), starts[at], ends[at])
+                at += 1
+
+    def _others(self, characters: Characters, start: int, end: int) -> None:
+        """Read characters that are no ASCII letters or digits."""
+        symbols, starts, ends = characters
+        for at in range(start, end):
+            symbol = symbols[at]
+            if glues(symbol):
+                self._letter(symbol.lower(), starts[at], ends[at])
+                continue
+            if symbol != _APOSTROPHE:
+                self._finish_word()
+                if symbol.isalnum():
+                    self._letter(symbol, starts[at], ends[at])
+                    self._finish_word()
+                    continue
+            self._gap += 1
+            if self._gap > MAX_GAP:
+                self._lose()
 
     def _letter(self, letter: str, start: int, end: int) -> None:
         if not self._word_chars:

@@ -71,7 +71,12 @@ class _PrivateKeySession:
             self.advance(context, final=False)
 
     def advance(self, text: str, final: bool) -> tuple[Sequence[Span], int]:
-        self._window += self._normalizer.feed(text, final)
+        added = self._normalizer.feed(text, final)
+        if self._piece is None and not self._window and b"-" not in added:  # nothing can have begun: the common case
+            self._base += len(added)
+            self._normalizer.forget(self._base)
+            return (), self._normalizer.start(self._base)
+        self._window += added
         end = self._base + len(self._window)
         spans: list[Span] = []
         while True:
