@@ -4,8 +4,7 @@
 2. The dialect reads and rewrites the request; only what it wrote goes upstream.
 3. The response's own status and content type choose the way: an error is rebuilt, JSON is moderated whole, an
    event stream is pumped read by read. Anything else fails closed.
-4. Writing waits for the client (back-pressure); while it waits nothing more is read from the upstream. A client that
-   leaves cancels the handler, which closes the upstream connection.
+4. A client that leaves cancels the handler, which closes the upstream connection.
 5. A fault ends the exchange in the dialect's error shape; nothing on hold is written.
 """
 
@@ -13,7 +12,8 @@ import asyncio
 import logging
 import secrets
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -23,11 +23,12 @@ from aiohttp import hdrs, web
 from cotguard.detectors.contract import Detector
 from cotguard.detectors.registry import build
 from cotguard.dialects.chat_completions import ChatCompletions
-from cotguard.dialects.contract import Dialect, ErrorKind, Prepared, Refused, Translator, UpstreamFault
+from cotguard.dialects.contract import Dialect, ErrorKind, Prepared, Refused, UpstreamFault
 from cotguard.framing.json import JSONError, dumps, loads
 from cotguard.gateway.encodings import Decoder, EncodingError
 from cotguard.gateway.headers import request_headers, response_headers
 from cotguard.gateway.settings import Settings
+from cotguard.gateway.streaming import pump
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.policy import Policy, load
 from cotguard.telemetry.metrics import METRICS, Metrics
@@ -43,6 +44,7 @@ _STREAM_HEADERS = {
     "X-Accel-Buffering": "no",
 }
 _FINAL = {"x-should-retry": "false"}  # a retry would run the same generation again
+_SHUTTING_DOWN = "The gateway is shutting down."
 _INTERRUPTED = "The upstream ended the response early."
 _FAILED = "Moderation failed; the rest of the response is not delivered."
 
@@ -71,6 +73,8 @@ class Gateway:
         self._dialect: Dialect = ChatCompletions()
         self._key = settings.hash_key.encode() or secrets.token_bytes(32)
         self._client: aiohttp.ClientSession | None = None
+        self._limits: set[asyncio.Timeout] = set()  # of the streams under way
+        self._drain_deadline = 0.0
         metrics.policy.labels(self.policy.name, self.policy.digest).set(1)
 
     async def client(self) -> aiohttp.ClientSession:
@@ -117,7 +121,7 @@ class Gateway:
         if request.method != hdrs.METH_POST:
             raise Refused(405, ErrorKind.NOT_FOUND, "Use POST on this path.")
         if self.draining.is_set():
-            raise Refused(503, ErrorKind.SHUTTING_DOWN, "The gateway is shutting down.")
+            raise Refused(503, ErrorKind.SHUTTING_DOWN, _SHUTTING_DOWN)
         prepared = self._dialect.prepare(await self._body(request))
         exchange = Exchange(self.policy, self.detectors, prepared.facts, self._key)
         self.metrics.active.inc()
@@ -212,7 +216,17 @@ class Gateway:
         await response.prepare(request)
         outcome = "ok"
         try:
-            await self._pump(upstream, decoder, translator, exchange, response, started)
+            async with self._until_drained():
+                await pump(
+                    upstream,
+                    decoder,
+                    translator,
+                    exchange,
+                    response,
+                    self.metrics,
+                    started=started,
+                    keep_alive_after=self.settings.keep_alive_after,
+                )
         except ConnectionResetError:  # the client's: the upstream's end is a ClientPayloadError
             self._finish(200, "client_gone")
             return response
@@ -224,63 +238,6 @@ class Gateway:
         with suppress(ConnectionError):
             await response.write_eof()
         return response
-
-    async def _pump(
-        self,
-        upstream: aiohttp.ClientResponse,
-        decoder: Decoder,
-        translator: Translator,
-        exchange: Exchange,
-        response: web.StreamResponse,
-        started: float,
-    ) -> None:
-        """Read, moderate, write until the translator is finished or the upstream's body ends."""
-        metrics = self.metrics
-        received = delivered = False
-        held_since = 0.0
-        while not translator.finished:
-            data = await self._read(upstream, translator, exchange, response)
-            if self.draining.is_set() and self._drain_over():
-                raise UpstreamFault(ErrorKind.SHUTTING_DOWN, "The gateway is shutting down.")
-            now = time.monotonic()
-            written = translator.receive(decoder.feed(data)) if data else translator.end()
-            if not received and exchange.received:
-                received = True
-                metrics.first_token.labels("upstream").observe(now - started)
-            if written:
-                await response.write(written)
-                metrics.added.observe(time.monotonic() - now)
-                if not delivered and exchange.delivered:
-                    delivered = True
-                    metrics.first_token.labels("delivered").observe(time.monotonic() - started)
-            held = exchange.held
-            metrics.held.observe(held)
-            if held and not held_since:
-                held_since = now
-            elif held_since and not held:
-                metrics.held_seconds.observe(time.monotonic() - held_since)
-                held_since = 0.0
-            if not data:
-                return
-
-    async def _read(
-        self,
-        upstream: aiohttp.ClientResponse,
-        translator: Translator,
-        exchange: Exchange,
-        response: web.StreamResponse,
-    ) -> bytes:
-        """The next bytes; while text is held and the upstream is silent the client gets keep-alive comments."""
-        while exchange.held:
-            # readany() may be cancelled between reads without losing data: it waits first, then takes all.
-            try:
-                async with asyncio.timeout(self.settings.keep_alive_after):
-                    return await upstream.content.readany()
-            except aiohttp.ServerTimeoutError:
-                raise
-            except TimeoutError:
-                await response.write(translator.keep_alive())
-        return await upstream.content.readany()
 
     async def _models(self, request: web.Request) -> web.Response:
         client = await self.client()
@@ -305,15 +262,29 @@ class Gateway:
         self._finish(200, "ok")
         return web.Response(body=dumps({"object": "list", "data": models}), headers=_json())
 
-    def _drain_over(self) -> bool:
-        return time.monotonic() > self._drain_deadline
-
-    _drain_deadline = float("inf")
+    @asynccontextmanager
+    async def _until_drained(self) -> AsyncIterator[None]:
+        """No limit, until a drain sets one. Raises :class:`UpstreamFault` when it is over."""
+        limit = asyncio.timeout(None)
+        self._limits.add(limit)
+        try:
+            async with limit:
+                if self.draining.is_set():
+                    limit.reschedule(self._drain_deadline)
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise UpstreamFault(ErrorKind.SHUTTING_DOWN, _SHUTTING_DOWN) from None
+        finally:
+            self._limits.discard(limit)
 
     def drain(self) -> None:
         """Take no more requests; streams under way may go on until the drain timeout."""
-        self._drain_deadline = time.monotonic() + self.settings.drain_timeout
+        self._drain_deadline = asyncio.get_running_loop().time() + self.settings.drain_timeout
         self.draining.set()
+        for limit in self._limits:
+            limit.reschedule(self._drain_deadline)
 
     def _error(self, failure: _Failure, outcome: str) -> web.Response:
         if outcome == "failed":

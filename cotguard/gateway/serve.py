@@ -24,6 +24,8 @@ __all__ = ["serve"]
 
 _BACKLOG = 4096
 _RESTART_PAUSE = 1.0
+_FAREWELL_SECONDS = 2
+"""Time beyond the drain timeout for writing the error that ends a stream."""
 
 
 def serve(settings: Settings, workers: int) -> int:
@@ -49,7 +51,7 @@ async def _serve(settings: Settings, index: int, *, shared: bool) -> None:
         create_app(settings, gateway),
         handler_cancellation=True,
         access_log=None,
-        shutdown_timeout=settings.drain_timeout,
+        shutdown_timeout=settings.drain_timeout + _FAREWELL_SECONDS,
     )
     admin = web.AppRunner(create_admin_app(gateway), access_log=None)
     await runner.setup()

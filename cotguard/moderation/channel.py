@@ -266,16 +266,20 @@ class Channel:
         if self._withheld is not None:
             return self._render_withheld(end, edits)
         written = self._view.render(self.released, end, edits)
-        self._terms.ledger.delivered += len(written)
-        self.released = end
+        self._account(end, written)
         return written
+
+    def _account(self, released: int, written: str) -> None:
+        ledger = self._terms.ledger
+        ledger.decided += released - self.released
+        ledger.delivered += len(written)
+        self.released = released
 
     def _render_withheld(self, end: int, edits: list[Edit]) -> str:
         withheld, start = self._withheld, self.released
         resumes = next((offset for offset in range(start, end) if self._view.kind_at(offset) is not withheld), end)
         written = self._view.render(start, resumes, [(start, resumes, "")]) if resumes > start else ""
-        self._terms.ledger.delivered += len(written)
-        self.released = resumes
+        self._account(resumes, written)
         if resumes < end:
             self._withheld = None
             rest = [(max(at, resumes), until, text) for at, until, text in edits if until > resumes]

@@ -68,7 +68,7 @@ class Exchange:
     @property
     def held(self) -> int:
         """Characters on hold now."""
-        return sum(lane.held for lane in self._lanes.values())
+        return self._ledger.received - self._ledger.decided
 
     def lane(self, index: int) -> Lane:
         """The lane of choice ``index``."""

@@ -53,11 +53,6 @@ class Lane:
         self._seams: dict[Hashable, Channel | None] = {}  # the channel whose tail a channel's text came after
         self._emissions: list[Emission] = []
 
-    @property
-    def held(self) -> int:
-        """Characters on hold."""
-        return sum(channel.held for channel in self._channels.values())
-
     def is_open(self, key: Hashable) -> bool:
         """Whether ``open`` was called for ``key``."""
         return key in self._channels
@@ -145,3 +140,4 @@ class Lane:
                 self._emissions.append(Emission(channel.key, head, text))
         if channel.blocked:
             self.cut = True
+            self._terms.ledger.decided += sum(each.held for each in self._channels.values())

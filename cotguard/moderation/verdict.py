@@ -47,8 +47,12 @@ class Verdict:
 
 @dataclass(slots=True)
 class Ledger:
-    """The running account of one exchange. Characters are code points of channel text."""
+    """The running account of one exchange. Characters are code points of channel text.
+
+    ``received`` counts what came in, ``decided`` what of it is no longer on hold, ``delivered`` what was written.
+    """
 
     tally: Counter[Verdict] = field(default_factory=Counter)
     received: int = 0
+    decided: int = 0
     delivered: int = 0

@@ -5,6 +5,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from cotguard import __version__
 from cotguard.moderation.exchange import Exchange
 from cotguard.taxonomy import ENTITIES
+from cotguard.telemetry.histogram import EventHistogram
 
 __all__ = ["METRICS", "Metrics"]
 
@@ -30,8 +31,8 @@ class Metrics:
             ["entity", "channel", "action", "outcome"],
             registry=registry,
         )
-        self.held = Histogram(
-            "cotguard_held_characters", "Characters on hold after a read.", buckets=_CHARACTERS, registry=registry
+        self.held = EventHistogram(
+            "cotguard_held_characters", "Characters on hold after a read.", _CHARACTERS, registry
         )
         self.held_seconds = Histogram(
             "cotguard_held_seconds",
@@ -42,11 +43,11 @@ class Metrics:
         self.first_token = Histogram(
             "cotguard_first_token_seconds", "Time to the first text.", ["side"], buckets=_SECONDS, registry=registry
         )
-        self.added = Histogram(
+        self.added = EventHistogram(
             "cotguard_event_added_seconds",
             "Time from a read that decides text to its write.",
-            buckets=(0.00005, 0.0001, 0.0002, *_SECONDS),
-            registry=registry,
+            (0.00005, 0.0001, 0.0002, *_SECONDS),
+            registry,
         )
         self.failures = Counter(
             "cotguard_failures_total", "Faults, by how they were handled.", ["kind", "mode"], registry=registry

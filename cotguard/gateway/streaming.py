@@ -1,0 +1,133 @@
+"""A stream under way: read, moderate, write, one read at a time.
+
+1. What one read brought is moderated together and written in one piece. Writing waits for the client (back-pressure);
+   while it waits nothing more is read from the upstream.
+2. While text is on hold and the upstream is silent, the client gets keep-alive comments. One sleeping task per stream
+   looks after that: a timeout around every read would cost as much as the moderation of an event.
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+
+import aiohttp
+from aiohttp import web
+
+from cotguard.dialects.contract import Translator
+from cotguard.gateway.encodings import Decoder
+from cotguard.moderation.exchange import Exchange
+from cotguard.telemetry.metrics import Metrics
+
+__all__ = ["pump"]
+
+
+async def pump(
+    upstream: aiohttp.ClientResponse,
+    decoder: Decoder,
+    translator: Translator,
+    exchange: Exchange,
+    response: web.StreamResponse,
+    metrics: Metrics,
+    *,
+    started: float,
+    keep_alive_after: float,
+) -> None:
+    """Run until the translator is finished or the upstream's body ends. ``started``: when the request came, monotonic.
+
+    Raises what reading, decoding, moderating and writing raise.
+    """
+    stream = _Stream(upstream, decoder, translator, exchange, response, metrics, started)
+    keeper = asyncio.create_task(stream.keep_alive(keep_alive_after))
+    try:
+        await stream.run()
+    finally:
+        keeper.cancel()
+
+
+class _Stream:
+    __slots__ = (
+        "_decoder",
+        "_delivered",
+        "_exchange",
+        "_held_since",
+        "_metrics",
+        "_reading_since",
+        "_received",
+        "_response",
+        "_started",
+        "_translator",
+        "_upstream",
+    )
+
+    def __init__(
+        self,
+        upstream: aiohttp.ClientResponse,
+        decoder: Decoder,
+        translator: Translator,
+        exchange: Exchange,
+        response: web.StreamResponse,
+        metrics: Metrics,
+        started: float,
+    ) -> None:
+        self._upstream = upstream
+        self._decoder = decoder
+        self._translator = translator
+        self._exchange = exchange
+        self._response = response
+        self._metrics = metrics
+        self._started = started
+        self._received = self._delivered = False
+        self._held_since: float | None = None
+        self._reading_since: float | None = None  # unset while something is written
+
+    async def run(self) -> None:
+        translator, exchange, metrics = self._translator, self._exchange, self._metrics
+        read, write, clock = self._upstream.content.readany, self._response.write, time.monotonic
+        now = clock()
+        while not translator.finished:
+            self._reading_since = now
+            data = await read()
+            self._reading_since = None
+            now = clock()
+            written = translator.receive(self._decoder.feed(data)) if data else translator.end()
+            if written:
+                await write(written)
+                read_at, now = now, clock()
+                metrics.added.observe(now - read_at)
+            if not self._delivered:
+                self._note_first(now)
+            held = exchange.held
+            metrics.held.observe(held)
+            if (self._held_since is None) is (held > 0):
+                self._note_held(now, held=held > 0)
+            if not data:
+                return
+
+    def _note_first(self, now: float) -> None:
+        """Times to the first text, received and delivered."""
+        first_token = self._metrics.first_token
+        if not self._received and self._exchange.received:
+            self._received = True
+            first_token.labels("upstream").observe(now - self._started)
+        if self._exchange.delivered:
+            self._delivered = True
+            first_token.labels("delivered").observe(now - self._started)
+
+    def _note_held(self, now: float, *, held: bool) -> None:
+        if self._held_since is not None:
+            self._metrics.held_seconds.observe(now - self._held_since)
+        self._held_since = now if held else None
+
+    async def keep_alive(self, after: float) -> None:
+        """Write a comment for every ``after`` seconds in which text is held and nothing comes."""
+        silent_since = 0.0
+        with suppress(ConnectionError):  # the client is gone: the pump learns it too
+            while True:
+                now = time.monotonic()
+                reading_since = self._reading_since
+                if reading_since is None or not self._exchange.held:
+                    pause = after
+                elif (pause := max(reading_since, silent_since) + after - now) <= 0:
+                    silent_since, pause = now, after
+                    await self._response.write(self._translator.keep_alive())
+                await asyncio.sleep(pause)
