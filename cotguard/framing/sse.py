@@ -16,7 +16,7 @@ dispatch it and so it has to be moderated; and invalid UTF-8 is an error instead
 Guarantees: the events do not depend on how the input was cut; memory is bounded by the event limit plus one read.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["KEEP_ALIVE", "MAX_EVENT_BYTES", "Event", "FramingError", "Reader", "event", "is_done"]
 
@@ -35,8 +35,7 @@ class FramingError(ValueError):
     """The bytes are not an event stream that this proxy accepts. The message is constant text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event. ``name`` is empty where the stream gives none; ``data`` is valid UTF-8."""
 
     name: str
