@@ -93,7 +93,6 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     flags = {name: getattr(arguments, name) for name in Settings.model_fields}
     settings = load_settings(flags, os.environ, arguments.config)
-    load(settings.policy)  # a bad policy is told before any process starts
     return serve(settings, arguments.workers)
 
 

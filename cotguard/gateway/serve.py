@@ -9,16 +9,19 @@ import logging
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from types import FrameType
+from typing import NamedTuple
 
 import uvloop
 from aiohttp import web
 
+from cotguard.detectors.contract import Detector
+from cotguard.detectors.registry import build
 from cotguard.gateway.admin import create_admin_app
 from cotguard.gateway.app import Gateway, create_app
 from cotguard.gateway.settings import Settings
+from cotguard.policy import Policy, load
 
 __all__ = ["serve"]
 
@@ -28,21 +31,24 @@ _FAREWELL_SECONDS = 2
 """Time beyond the drain timeout for writing the error that ends a stream."""
 
 
+class _Moderation(NamedTuple):
+    policy: Policy
+    detectors: tuple[Detector, ...]
+
+
 def serve(settings: Settings, workers: int) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s")
+    policy = load(settings.policy)
+    moderation = _Moderation(policy, build(policy))  # once, before any fork: workers share the compiled automata
     if workers == 1:
-        return _work(settings, 0, shared=False)
-    return _supervise(settings, workers)
+        uvloop.run(_serve(settings, moderation, 0, shared=False))
+        return 0
+    return _supervise(settings, moderation, workers)
 
 
-def _work(settings: Settings, index: int, *, shared: bool) -> int:
-    uvloop.run(_serve(settings, index, shared=shared))
-    return 0
-
-
-async def _serve(settings: Settings, index: int, *, shared: bool) -> None:
-    gateway = Gateway(settings)
+async def _serve(settings: Settings, moderation: _Moderation, index: int, *, shared: bool) -> None:
+    gateway = Gateway(settings, moderation.policy, moderation.detectors)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -79,12 +85,12 @@ def _address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _supervise(settings: Settings, workers: int) -> int:
+def _supervise(settings: Settings, moderation: _Moderation, workers: int) -> int:
     context = multiprocessing.get_context("fork")
     stopping = False
 
     def start(index: int) -> multiprocessing.process.BaseProcess:
-        process = context.Process(target=_worker, args=(settings, index))
+        process = context.Process(target=_worker, args=(settings, moderation, index))
         process.start()
         return process
 
@@ -108,5 +114,5 @@ def _supervise(settings: Settings, workers: int) -> int:
     return 0
 
 
-def _worker(settings: Settings, index: int) -> None:
-    sys.exit(_work(settings, index, shared=True))
+def _worker(settings: Settings, moderation: _Moderation, index: int) -> None:
+    uvloop.run(_serve(settings, moderation, index, shared=True))
