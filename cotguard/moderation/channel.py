@@ -64,7 +64,7 @@ class _Group:
         """The finding whose action and entity the group gets: deterministic, the most severe action wins."""
         return max(
             self.findings,
-            key=lambda f: (f.action.severity, f.span.score, f.span.end - f.span.start, -f.span.start, f.span.entity),
+            key=lambda f: (f.action.severity, f.span.end - f.span.start, f.span.score, -f.span.start, f.span.entity),
         )
 
 
