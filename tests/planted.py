@@ -52,7 +52,7 @@ PLANTED: tuple[Planted, ...] = (
     Planted("IN_PAN", "ABCPE1234F", "The PAN is {} , as given."),
     Planted("DE_TAX_ID", "86095742719", "Steuer-ID {} , as given."),
     Planted("FR_NIR", "2 55 08 14 168 025 38", "Numéro de sécurité sociale {} , as given."),
-    Planted("CA_SIN", "046 454 286", "Social insurance number: {} , as given."),
+    Planted("CA_SIN", "130 692 544", "Social insurance number: {} , as given."),
     Planted("BR_CPF", "111.444.777-35", "CPF {} , as given."),
     Planted("AU_TFN", "123 456 782", "The TFN is {} , as given."),
     Planted("US_NPI", "1234567893", "The NPI is {} , as given."),

@@ -93,8 +93,17 @@ def test_where_there_is_nothing_to_recall() -> None:
     assert DETECTOR.open(Scope(ChannelKind.REASONING)) is None
     assert DETECTOR.open(scope("Be brief.", "One two three four five six seven")) is None
     assert DETECTOR.open(scope("Be brief.", "one two three four five six seven eight")) is not None
+
+
+@pytest.mark.parametrize("min_words", [1, MAX_RUN + 1])
+def test_min_words_out_of_range(min_words: int) -> None:
     with pytest.raises(ValueError, match="min_words"):
-        SystemPromptRecall(1)
+        SystemPromptRecall(min_words)
+
+
+def test_longest_min_words() -> None:
+    text = " ".join(f"w{number}" for number in range(MAX_RUN + 40))
+    assert find(SystemPromptRecall(MAX_RUN), text, scope(text))
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,8 @@ class SystemPromptRecall:
     def __init__(self, min_words: int = 8) -> None:
         if min_words < 2:
             raise ValueError("min_words must be at least 2: single words of a prompt are everywhere")
+        if min_words > MAX_RUN:
+            raise ValueError(f"min_words must be at most {MAX_RUN}: no more words of a run are kept")
         self._min_words = min_words
         self._index = lru_cache(_CACHED_INDEXES)(_Index)
 
