@@ -68,7 +68,9 @@ PLANTED: tuple[Planted, ...] = (
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",
     ),
     Planted("SECRET_PASSWORD", "hunter2!Blue", "The admin password is {} , he typed."),
-    Planted("SECRET_CONNECTION_STRING", "postgres://app:Xk29fQpz@db.example.net:5432/prod", "It connects with {} daily."),
+    Planted(
+        "SECRET_CONNECTION_STRING", "postgres://app:Xk29fQpz@db.example.net:5432/prod", "It connects with {} daily."
+    ),
     Planted("SECRET_WEBHOOK", "https://hooks.slack.com/services/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"),
     Planted("SECRET_PRIVATE_KEY", _PEM, "The file has {} at its end."),
     Planted(

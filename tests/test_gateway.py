@@ -4,8 +4,10 @@ import json
 
 import aiohttp
 import pytest
-from conftest import ProxyFactory, Upstream, web
+from aiohttp import web
+from conftest import ProxyFactory, Upstream
 from scripted import DONE, chunk, finish, post, streaming
+
 
 @pytest.mark.parametrize(
     "path", ["/", "/v1/embeddings", "/slots", "/metrics", "/v1/chat/completions/x", "/v1/../slots"]
@@ -77,6 +79,6 @@ async def test_what_a_detector_found_is_counted(upstream: Upstream, make_proxy: 
     exposed = proxy.gateway.metrics.expose().decode()
     labels = 'action="redact",channel="reasoning",entity="EMAIL_ADDRESS",outcome="redacted"'
     assert f"cotguard_decisions_total{{{labels}}} 2.0" in exposed
-    assert 'cotguard_requests_total{dialect="chat-completions",outcome="ok",status="200"} 1.0' in exposed
+    assert 'cotguard_requests_total{dialect="chat_completions",outcome="ok",status="200"} 1.0' in exposed
     for name in ("held_characters", "event_added_seconds", "held_seconds"):
         assert f"cotguard_{name}_count" in exposed

@@ -7,10 +7,12 @@ through, a value's head included, fails the test.
 import asyncio
 import json
 import random
+from collections.abc import Callable
 
 import openai
 import pytest
-from conftest import Proxy, ProxyFactory, Upstream, web
+from aiohttp import web
+from conftest import Proxy, ProxyFactory, Upstream
 from openai.types.chat import ChatCompletionFunctionToolParam, ChatCompletionMessageParam
 from planted import PLANTED, Planted, carried
 from scripted import DONE, chunk, cut, finish, post, streaming, texts
@@ -96,7 +98,7 @@ def detail(text: str) -> object:
     return [{"type": "reasoning.text", "text": text, "index": 0, "format": "unknown"}]
 
 
-FORMS = {
+FORMS: dict[str, Callable[[str], dict[str, object]]] = {
     "reasoning": lambda text: {"reasoning": text},
     "reasoning_content": lambda text: {"reasoning_content": text},
     "both reasonings": lambda text: {"reasoning": text, "reasoning_content": text},

@@ -214,6 +214,7 @@ class Gateway:
         translator = self._dialect.stream(prepared, exchange)
         response = web.StreamResponse(headers={**response_headers(upstream.headers), **_STREAM_HEADERS})
         await response.prepare(request)
+        await response.write(b"")  # headers now, not with the first text, which may be on hold
         outcome = "ok"
         try:
             async with self._until_drained():

@@ -57,6 +57,7 @@ async def _serve(settings: Settings, moderation: _Moderation, index: int, *, sha
         create_app(settings, gateway),
         handler_cancellation=True,
         access_log=None,
+        auto_decompress=False,  # the gateway decodes bodies itself, with its limits
         shutdown_timeout=settings.drain_timeout + _FAREWELL_SECONDS,
     )
     admin = web.AppRunner(create_admin_app(gateway), access_log=None)
