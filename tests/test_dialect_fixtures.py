@@ -4,7 +4,7 @@ The recordings lie outside the repository; without them these tests are skipped.
 """
 
 import json
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,13 +13,13 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from cotguard.detectors.contract import Detector
 from cotguard.dialects.chat_completions import ChatCompletions
 from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
-from cotguard.moderation.exchange import Emission, Exchange, Lane
-from cotguard.moderation.view import View
+from cotguard.moderation.exchange import Exchange
+from cotguard.policy import Policy, parse
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-HOLD = 9
 FORMATS = ("chat-completions", "tgi openai-compat")
 DIALECT = ChatCompletions()
 
@@ -149,68 +149,21 @@ def request(seen: dict[int, Seen], *, streamed: bool) -> Prepared:
     return DIALECT.prepare(json.dumps(body).encode())
 
 
-class HoldingLane(Lane):
-    """Decides nothing, holds back what it can: text goes through the channels' own views, HOLD characters late."""
-
-    def __init__(self) -> None:
-        self.cut = False
-        self._views: dict[Hashable, View] = {}
-        self._heads: dict[Hashable, object] = {}
-        self._received: dict[Hashable, int] = {}
-        self._rendered: dict[Hashable, int] = {}
-        self._released: list[Emission] = []
-
-    def is_open(self, key: Hashable) -> bool:
-        return key in self._views
-
-    def open(self, key: Hashable, view: View, head: object = None) -> None:
-        self._views[key] = view
-        self._heads[key] = head
-        self._received[key] = self._rendered[key] = 0
-
-    def feed(self, key: Hashable, raw: str) -> None:
-        view = self._views[key]
-        self._received[key] += len(view.feed(raw, False))
-        # An earlier channel's held text comes before a later channel's first: the order a client sees is kept.
-        earlier = next((each for each in self._views if each != key and self._pending(each)), None)
-        if earlier is not None and not self._rendered[key]:
-            self._pass_on(earlier, self._views[earlier].settled)
-        self._pass_on(key, min(view.settled, self._received[key] - HOLD))
-
-    def finish(self) -> None:
-        for key, view in self._views.items():
-            self._received[key] += len(view.feed("", True))
-            self._pass_on(key, self._received[key])
-
-    def take(self) -> list[Emission]:
-        released, self._released = self._released, []
-        return released
-
-    def _pending(self, key: Hashable) -> bool:
-        return self._rendered[key] < self._received[key]
-
-    def _pass_on(self, key: Hashable, end: int) -> None:
-        start = self._rendered[key]
-        text = self._views[key].render(start, end, ()) if end > start else ""
-        self._rendered[key] = max(start, end)
-        if text or self._heads[key] is not None:
-            self._released.append(Emission(key, self._heads[key], text))
-            self._heads[key] = None
+SHADOW = "version: 1\nname: t\nmode: shadow\nrules:\n  - entities: [ALL]\n    action: redact\n"
+NewExchange = Callable[[Prepared], Exchange]
 
 
-class HoldingExchange(Exchange):
-    """An exchange of such lanes."""
-
-    def __init__(self) -> None:
-        self._made: dict[int, HoldingLane] = {}
-
-    def lane(self, index: int) -> HoldingLane:
-        return self._made.setdefault(index, HoldingLane())
+@pytest.fixture(params=["no detectors", "every detector"])
+def new_exchange(request: pytest.FixtureRequest, balanced: tuple[Policy, tuple[Detector, ...]]) -> NewExchange:
+    """Exchanges that alter nothing: without detectors, and with all of them and their holds."""
+    detectors = balanced[1] if request.param == "every detector" else ()
+    policy = parse(SHADOW, "t.yaml", None)
+    return lambda prepared: Exchange(policy, detectors, prepared.facts, b"k" * 16)
 
 
-def moderate(data: bytes, prepared: Prepared, size: int) -> bytes:
+def moderate(data: bytes, prepared: Prepared, new_exchange: NewExchange, size: int) -> bytes:
     """A stream with the dialect between, read in pieces of ``size`` bytes."""
-    translator = DIALECT.stream(prepared, HoldingExchange())
+    translator = DIALECT.stream(prepared, new_exchange(prepared))
     out = b""
     try:
         for at in range(0, len(data), size):
@@ -222,13 +175,13 @@ def moderate(data: bytes, prepared: Prepared, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("data", STREAMS)
-@pytest.mark.parametrize("size", [997, 10**9])
-def test_a_recorded_stream_looks_the_same(data: bytes, size: int) -> None:
+@pytest.mark.parametrize("size", [97, 997, 10**9])
+def test_a_recorded_stream_looks_the_same(data: bytes, new_exchange: NewExchange, size: int) -> None:
     seen, usage, failed = view_stream(data)
     assert seen
     for mine in seen.values():
         mine.finish = {"eos": "stop"}.get(mine.finish or "", mine.finish)
-    found, found_usage, found_failed = view_stream(moderate(data, request(seen, streamed=True), size))
+    found, found_usage, found_failed = view_stream(moderate(data, request(seen, streamed=True), new_exchange, size))
     assert (found_usage, found_failed) == (usage, failed)
     if failed:  # what was on hold at the fault stays here
         for index, mine in found.items():
@@ -238,11 +191,12 @@ def test_a_recorded_stream_looks_the_same(data: bytes, size: int) -> None:
 
 
 @pytest.mark.parametrize("data", BODIES)
-def test_a_recorded_body_looks_the_same(data: bytes) -> None:
+def test_a_recorded_body_looks_the_same(data: bytes, new_exchange: NewExchange) -> None:
     seen, usage = view_body(data)
     for mine in seen.values():
         mine.finish = {"eos": "stop"}.get(mine.finish or "", mine.finish)
-    out = DIALECT.body(data, request(seen, streamed=False), HoldingExchange())
+    prepared = request(seen, streamed=False)
+    out = DIALECT.body(data, prepared, new_exchange(prepared))
     assert view_body(out) == (seen, usage)
 
 
@@ -260,16 +214,16 @@ def spoil(value: object, depth: int = 0) -> object:
 
 
 @pytest.mark.parametrize("data", STREAMS)
-def test_unknown_keys_in_a_recorded_stream_vanish(data: bytes) -> None:
+def test_unknown_keys_in_a_recorded_stream_vanish(data: bytes, new_exchange: NewExchange) -> None:
     lines = []
     for line in data.replace(b"\r", b"").split(b"\n"):
         body = line.removeprefix(b"data:").strip()
         spoiled = json.dumps(spoil(json.loads(body))).encode() if body.startswith(b"{") else None
         lines.append(line if spoiled is None else b"data: " + spoiled)
     prepared = request(view_stream(data)[0], streamed=True)
-    out = moderate(b"\n".join(lines), prepared, 10**9)
+    out = moderate(b"\n".join(lines), prepared, new_exchange, 10**9)
     assert CANARY.encode() not in out
-    assert view_stream(out) == view_stream(moderate(data, prepared, 10**9))
+    assert view_stream(out) == view_stream(moderate(data, prepared, new_exchange, 10**9))
 
 
 def test_there_are_recordings_of_both_kinds() -> None:
@@ -277,10 +231,10 @@ def test_there_are_recordings_of_both_kinds() -> None:
     assert len(BODIES) >= 10
 
 
-def test_a_recorded_error_keeps_its_code_and_loses_its_text() -> None:
+def test_a_recorded_error_keeps_its_code_and_loses_its_text(new_exchange: NewExchange) -> None:
     path = next((SHARED / "fixtures").rglob("pydantic-ai__groq__test_tool_use_failed_error_streaming.0.sse"))
     prepared = request({0: Seen()}, streamed=True)
-    translator = DIALECT.stream(prepared, HoldingExchange())
+    translator = DIALECT.stream(prepared, new_exchange(prepared))
     with pytest.raises(UpstreamFault) as raised:
         translator.receive(path.read_bytes())
     assert raised.value.kind is ErrorKind.UPSTREAM_ERROR
