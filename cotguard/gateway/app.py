@@ -83,9 +83,8 @@ class Gateway:
             settings = self.settings
             self._client = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=settings.connect_timeout, sock_read=settings.idle_timeout
-                ),
+                # The limit of silence is the pump's: aiohttp's would set a timer for every read.
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,
@@ -198,9 +197,12 @@ class Gateway:
     async def _whole(self, upstream: aiohttp.ClientResponse) -> bytes:
         decoder = Decoder(upstream.headers.get(hdrs.CONTENT_ENCODING, ""), self.settings.max_response_bytes)
         body = bytearray()
-        async for chunk in upstream.content.iter_any():
-            body += decoder.feed(chunk)
-        return bytes(body)
+        while True:
+            async with asyncio.timeout(self.settings.idle_timeout):
+                data = await upstream.content.readany()
+            if not data:
+                return bytes(body)
+            body += decoder.feed(data)
 
     async def _stream(
         self,
@@ -227,6 +229,7 @@ class Gateway:
                     self.metrics,
                     started=started,
                     keep_alive_after=self.settings.keep_alive_after,
+                    idle_timeout=self.settings.idle_timeout,
                 )
         except ConnectionResetError:  # the client's: the upstream's end is a ClientPayloadError
             self._finish(200, "client_gone")

@@ -2,8 +2,9 @@
 
 1. What one read brought is moderated together and written in one piece. Writing waits for the client (back-pressure);
    while it waits nothing more is read from the upstream.
-2. While text is on hold and the upstream is silent, the client gets keep-alive comments. One sleeping task per stream
-   looks after that: a timeout around every read would cost as much as the moderation of an event.
+2. While text is on hold and the upstream is silent, the client gets keep-alive comments; an upstream that is silent for
+   too long ends the stream. One sleeping task per stream looks after both: a timeout around every read would cost as
+   much as the moderation of an event.
 """
 
 import asyncio
@@ -31,17 +32,20 @@ async def pump(
     *,
     started: float,
     keep_alive_after: float,
+    idle_timeout: float,
 ) -> None:
     """Run until the translator is finished or the upstream's body ends. ``started``: when the request came, monotonic.
 
-    Raises what reading, decoding, moderating and writing raise.
+    Raises what reading, decoding, moderating and writing raise; ``TimeoutError`` when nothing is read for
+    ``idle_timeout`` seconds.
     """
     stream = _Stream(upstream, decoder, translator, exchange, response, metrics, started)
-    keeper = asyncio.create_task(stream.keep_alive(keep_alive_after))
-    try:
-        await stream.run()
-    finally:
-        keeper.cancel()
+    async with asyncio.timeout(None) as idle:
+        watch = asyncio.create_task(stream.watch(idle, keep_alive_after, idle_timeout))
+        try:
+            await stream.run()
+        finally:
+            watch.cancel()
 
 
 class _Stream:
@@ -118,16 +122,23 @@ class _Stream:
             self._metrics.held_seconds.observe(now - self._held_since)
         self._held_since = now if held else None
 
-    async def keep_alive(self, after: float) -> None:
-        """Write a comment for every ``after`` seconds in which text is held and nothing comes."""
-        silent_since = 0.0
+    async def watch(self, idle: asyncio.Timeout, keep_alive_after: float, idle_timeout: float) -> None:
+        """Write a comment for every ``keep_alive_after`` seconds of silence with text on hold; let ``idle`` expire."""
+        wrote = 0.0
         with suppress(ConnectionError):  # the client is gone: the pump learns it too
             while True:
                 now = time.monotonic()
-                reading_since = self._reading_since
-                if reading_since is None or not self._exchange.held:
-                    pause = after
-                elif (pause := max(reading_since, silent_since) + after - now) <= 0:
-                    silent_since, pause = now, after
-                    await self._response.write(self._translator.keep_alive())
+                pause = min(keep_alive_after, idle_timeout)
+                if (reading_since := self._reading_since) is not None:
+                    left = reading_since + idle_timeout - now
+                    if left <= 0:
+                        idle.reschedule(asyncio.get_running_loop().time())
+                        return
+                    pause = min(pause, left)
+                    if self._exchange.held:
+                        due = max(reading_since, wrote) + keep_alive_after - now
+                        if due <= 0:
+                            wrote, due = now, keep_alive_after
+                            await self._response.write(self._translator.keep_alive())
+                        pause = min(pause, due)
                 await asyncio.sleep(pause)
