@@ -4,6 +4,7 @@ Precedence: flag, environment, config file, default. Unknown keys of the config 
 """
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -72,5 +73,15 @@ def load_settings(flags: Mapping[str, object], environment: Mapping[str, str], c
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+        problems = (_problem(str(each["loc"][0]), each["type"], each["msg"]) for each in error.errors())
         raise SettingsError("\n".join(problems)) from None
+
+
+def _problem(name: str, kind: str, message: str) -> str:
+    """What is wrong with a setting, and what to write."""
+    if kind == "missing":
+        return f"{name}: missing; write --{name.replace('_', '-')} VALUE or set COTGUARD_{name.upper()}"
+    if kind == "extra_forbidden":
+        close = get_close_matches(name, Settings.model_fields, 1)
+        return f"{name}: no such setting" + (f"; did you mean {close[0]}?" if close else "")
+    return f"{name}: {message.removeprefix('Value error, ')}"
