@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,9 +50,8 @@ class Server:
 
     @property
     def cpu_seconds(self) -> float:
-        """Processor time it has used, user and system."""
-        times = self.process.cpu_times()
-        return times.user + times.system
+        """Processor time it has used, user and system, in nanosecond steps: ``/proc`` counts in hundredths."""
+        return time.clock_gettime(~self.process.pid << 3 | 2)  # the clock id clock_getcpuclockid(3) gives on Linux
 
     @property
     def memory_bytes(self) -> int:

@@ -1,11 +1,14 @@
 """Shared fixtures: a scripted upstream, and the real gateway in front of it, on loopback sockets."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pytest
 import pytest_asyncio
+import uvloop
 from aiohttp import web
 
 from cotguard.detectors.contract import Detector
@@ -16,6 +19,11 @@ from cotguard.policy import Policy, load
 from cotguard.telemetry.metrics import Metrics
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that ``serve`` runs on: how soon a peer is known to have left, and what is buffered, are its own."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")
@@ -33,11 +41,13 @@ class Upstream:
     url: str = ""
     bodies: list[bytes] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.paths.append(request.path)
         self.bodies.append(await request.read())
+        self.asked.set()
         assert self.handler is not None
         try:
             return await self.handler(request)
@@ -64,12 +74,33 @@ async def upstream() -> AsyncIterator[Upstream]:
     await runner.cleanup()
 
 
+class Accounts(NamedTuple):
+    """What the metrics say of all requests since the gateway was made."""
+
+    requests: dict[tuple[str, str], float]  # by status and outcome
+    closed: dict[str, float]  # faults by kind, where the exchange ended
+    opened: dict[str, float]  # faults by kind, where it went on unmoderated
+
+
 @dataclass
 class Proxy:
     """The gateway under test."""
 
     url: str
     gateway: Gateway
+
+    @property
+    def accounts(self) -> Accounts:
+        """The counters as they stand."""
+        found = Accounts({}, {}, {})
+        for family in self.gateway.metrics.registry.collect():
+            for sample in family.samples:
+                if sample.name == "cotguard_requests_total":
+                    found.requests[sample.labels["status"], sample.labels["outcome"]] = sample.value
+                elif sample.name == "cotguard_failures_total":
+                    faults = found.closed if sample.labels["mode"] == "closed" else found.opened
+                    faults[sample.labels["kind"]] = sample.value
+        return found
 
 
 ProxyFactory = Callable[..., Awaitable[Proxy]]
@@ -94,3 +125,11 @@ async def make_proxy(upstream: Upstream, balanced: tuple[Policy, tuple[Detector,
     yield make
     for runner in runners:
         await runner.cleanup()
+
+
+def error_of(body: str) -> dict[str, object]:
+    """The error that ends a stream, or that a whole body is."""
+    last = [line for line in body.splitlines() if line][-1].removeprefix("data: ")
+    error: dict[str, object] = json.loads(last)["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return error

@@ -8,6 +8,7 @@ import asyncio
 import gzip
 import json
 import resource
+import socket
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,14 +16,17 @@ from contextlib import suppress
 
 import aiohttp
 import brotli
+import psutil
 import pytest
 import zstandard
 from aiohttp import web
-from conftest import Handler, Proxy, ProxyFactory, Upstream
+from conftest import Accounts, Handler, Proxy, ProxyFactory, Upstream, error_of
 from scripted import CHAT_PATH, DONE, chunk, finish, post, streaming, texts
 
 from cotguard.detectors.contract import Detector, Scope, Session
+from cotguard.detectors.registry import build
 from cotguard.framing.sse import MAX_EVENT_BYTES
+from cotguard.gateway.encodings import Decoder, EncodingError
 from cotguard.policy import parse
 from cotguard.spans import Span
 
@@ -30,32 +34,14 @@ HEAD = chunk({"content": "mail ann.le"})
 REQUEST = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "x"}]}
 
 
-def failures(proxy: Proxy, mode: str = "closed") -> dict[str, float]:
-    """Counts by kind."""
-    found: dict[str, float] = {}
-    for family in proxy.gateway.metrics.registry.collect():
-        for sample in family.samples:
-            if sample.name == "cotguard_failures_total" and sample.labels["mode"] == mode:
-                found[sample.labels["kind"]] = sample.value
-    return found
+def failed(status: int, kind: str) -> Accounts:
+    """What is counted when one exchange fails closed."""
+    return Accounts({(str(status), "failed"): 1}, {kind: 1}, {})
 
 
-def outcomes(proxy: Proxy) -> dict[tuple[str, str], float]:
-    """Requests by status and outcome."""
-    found: dict[tuple[str, str], float] = {}
-    for family in proxy.gateway.metrics.registry.collect():
-        for sample in family.samples:
-            if sample.name == "cotguard_requests_total":
-                found[sample.labels["status"], sample.labels["outcome"]] = sample.value
-    return found
-
-
-def error_of(body: str) -> dict[str, object]:
-    """The error that ends a stream, or that a whole body is."""
-    last = [line for line in body.splitlines() if line][-1].removeprefix("data: ")
-    error: dict[str, object] = json.loads(last)["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    return error
+def answered(count: int = 1) -> Accounts:
+    """What is counted when all went well."""
+    return Accounts({("200", "ok"): count}, {}, {})
 
 
 # --- Streams -----------------------------------------------------------------------------------------------------
@@ -68,14 +54,19 @@ BROKEN_STREAMS = {
     "no object": ([HEAD, b"data: 4\n\n"], "upstream_invalid"),
     "wrong type": ([HEAD, b'data: {"choices": [{"index": 0, "delta": {"content": 5}}]}\n\n'], "upstream_invalid"),
     "a choice too many": ([HEAD, chunk({"content": "x"}, index=7)], "upstream_invalid"),
-    "an error event": ([HEAD, b'data: {"error": {"message": "ann.lee@example.com", "code": 500}}\n\n'], None),
+    "an error event": (
+        [HEAD, b'data: {"error": {"message": "ann.lee@example.com", "code": 500}}\n\n'],
+        "upstream_error",
+    ),
     "a line over the limit": ([HEAD, b"data: " + b"a" * (MAX_EVENT_BYTES + 1)], "upstream_invalid"),
+    "lines over the limit": ([HEAD, (b"data: " + b"a" * 2**20 + b"\n") * 33], "upstream_invalid"),
+    "nothing": ([], "upstream_interrupted"),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN_STREAMS)
 async def test_a_broken_stream(upstream: Upstream, make_proxy: ProxyFactory, name: str) -> None:
-    events, code = BROKEN_STREAMS[name]
+    events, kind = BROKEN_STREAMS[name]
     upstream.handler = streaming(events)
     proxy = await make_proxy()
     status, body = await post(proxy.url, stream=True)
@@ -83,19 +74,32 @@ async def test_a_broken_stream(upstream: Upstream, make_proxy: ProxyFactory, nam
     assert status == 200
     assert "ann" not in body
     assert "[DONE]" not in body
-    assert code is None or error["code"] == code
-    assert sum(failures(proxy).values()) == 1
-    assert code is None or failures(proxy) == {code: 1}
-    assert outcomes(proxy) == {("200", "failed"): 1}
+    if name == "an error event":  # of which the upstream's own numeric code is kept
+        assert (error["type"], error["code"]) == ("upstream_error", 500)
+    else:
+        assert (error["type"], error["code"]) == ("server_error", kind)
+    assert proxy.accounts == failed(200, kind)
+
+
+async def test_a_connection_cut_mid_value(upstream: Upstream, make_proxy: ProxyFactory) -> None:
+    """Without the end of the body that a well-behaved server writes."""
+    upstream.handler = aborting(HEAD, "text/event-stream")
+    proxy = await make_proxy()
+    _, body = await post(proxy.url, stream=True)
+    assert texts(body.partition('data: {"error"')[0]) == {(0, "content"): "mail "}
+    assert error_of(body)["code"] == "upstream_interrupted"
+    assert proxy.accounts == failed(200, "upstream_interrupted")
 
 
 async def test_an_event_of_twenty_megabytes(upstream: Upstream, make_proxy: ProxyFactory) -> None:
-    """Below the limit: moderated like any other."""
+    """Below the limit: moderated like any other. One detector, because all of them take seconds for it."""
+    policy = parse("version: 1\nname: t\nrules:\n  - entities: [EMAIL_ADDRESS]\n    action: redact\n", "t.yaml", None)
     text = "plain words and more of them, " * (20 * 2**20 // 30) + "mail ann.lee@example.com now"
     upstream.handler = streaming([chunk({"content": text}), finish(), DONE])
-    proxy = await make_proxy()
+    proxy = await make_proxy(policy, build(policy))
     _, body = await post(proxy.url, stream=True)
     assert texts(body)[0, "content"] == text.replace("ann.lee@example.com", "[EMAIL_ADDRESS]")
+    assert proxy.accounts == answered()
 
 
 ENCODERS: dict[str, Callable[[bytes], bytes]] = {
@@ -111,8 +115,10 @@ STREAM = chunk({"content": "mail ann.lee@example.com now"}) + finish() + DONE
 async def test_encoded_streams(upstream: Upstream, make_proxy: ProxyFactory, encoding: str) -> None:
     packed = ENCODERS[encoding](STREAM)
     upstream.handler = streaming([packed[:20], packed[20:]], {"Content-Encoding": encoding})
-    _, body = await post((await make_proxy()).url, stream=True)
+    proxy = await make_proxy()
+    _, body = await post(proxy.url, stream=True)
     assert texts(body)[0, "content"] == "mail [EMAIL_ADDRESS] now"
+    assert proxy.accounts == answered()
 
 
 @pytest.mark.parametrize("encoding", ENCODERS)
@@ -120,43 +126,101 @@ async def test_encoded_streams_that_do_not_decode(upstream: Upstream, make_proxy
     upstream.handler = streaming([b"\x00\x01\x02 ann.lee@example.com"], {"Content-Encoding": encoding})
     proxy = await make_proxy()
     _, body = await post(proxy.url, stream=True)
-    assert error_of(body)["code"] in ("upstream_invalid", "upstream_interrupted")
+    assert error_of(body)["code"] == "upstream_invalid"
     assert "ann" not in body
+    assert proxy.accounts == failed(200, "upstream_invalid")
 
 
-async def test_an_unknown_encoding(upstream: Upstream, make_proxy: ProxyFactory) -> None:
+@pytest.mark.parametrize("encoding", ENCODERS)
+async def test_encoded_streams_that_break_off(upstream: Upstream, make_proxy: ProxyFactory, encoding: str) -> None:
+    packed = ENCODERS[encoding](HEAD)
+    upstream.handler = streaming([packed[:-6]], {"Content-Encoding": encoding})
+    proxy = await make_proxy()
+    _, body = await post(proxy.url, stream=True)
+    assert "ann" not in body
+    (kind,) = proxy.accounts.closed
+    assert error_of(body)["code"] == kind
+    assert proxy.accounts == failed(200, kind)
+
+
+async def test_an_unknown_encoding_of_a_stream(upstream: Upstream, make_proxy: ProxyFactory) -> None:
     upstream.handler = streaming([HEAD], {"Content-Encoding": "snappy"})
     proxy = await make_proxy()
     _, body = await post(proxy.url, stream=True)
     assert error_of(body)["code"] == "upstream_invalid"
-    assert failures(proxy) == {"upstream_invalid": 1}
+    assert "ann" not in body
+    assert proxy.accounts == failed(502, "upstream_invalid")
 
 
-async def test_an_upstream_that_falls_silent(upstream: Upstream, make_proxy: ProxyFactory) -> None:
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "gzip": lambda: gzip.compress(b"\n" * 2**26, 1),
+    "deflate": lambda: zlib.compress(b"\n" * 2**26, 1),
+    "br": lambda: brotli.compress(b"\n" * 2**26, quality=1),
+    "zstd": lambda: zstandard.compress(b"\n" * 2**26),
+}
+
+
+@pytest.mark.parametrize("encoding", BOMBS)
+def test_a_small_piece_that_decodes_to_a_large_one(encoding: str) -> None:
+    """A stream has no limit as a whole; what one read brings must have one."""
+    bomb = BOMBS[encoding]()
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(EncodingError):
+        Decoder(encoding, 2**62).feed(bomb)
+    assert psutil.Process().memory_info().rss - before < 100 * 2**20
+
+
+def silent_after(body: bytes, content_type: str = "text/event-stream") -> Handler:
+    """An upstream that begins and never goes on."""
+
     async def handler(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        response = web.StreamResponse(headers={"Content-Type": content_type})
         await response.prepare(request)
-        await response.write(HEAD)
+        await response.write(body)
         await asyncio.sleep(30)
         return response
 
-    upstream.handler = handler
+    return handler
+
+
+async def test_an_upstream_that_falls_silent(upstream: Upstream, make_proxy: ProxyFactory) -> None:
+    upstream.handler = silent_after(HEAD)
     proxy = await make_proxy(idle_timeout=0.4, keep_alive_after=0.1)
     _, body = await post(proxy.url, stream=True)
     assert "mail " in texts(body)[0, "content"]
     assert "ann" not in body
     assert body.count(": keep-alive") in (2, 3)
     assert error_of(body)["code"] == "upstream_timeout"
-    assert failures(proxy) == {"upstream_timeout": 1}
+    assert proxy.accounts == failed(200, "upstream_timeout")
     await asyncio.wait_for(upstream.cancelled.wait(), 1)
 
 
 # --- Whole responses ---------------------------------------------------------------------------------------------
 
 
-def whole(body: bytes, status: int = 200, content_type: str = "application/json") -> Handler:
+def whole(
+    body: bytes, status: int = 200, content_type: str = "application/json", headers: dict[str, str] | None = None
+) -> Handler:
+    """An upstream that answers at once."""
+
     async def handler(request: web.Request) -> web.StreamResponse:
-        return web.Response(body=body, status=status, content_type=content_type)
+        return web.Response(body=body, status=status, content_type=content_type, headers=headers)
+
+    return handler
+
+
+def aborting(body: bytes, content_type: str = "application/json", status: int = 200) -> Handler:
+    """An upstream that is gone in the midst of its answer."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        headers = {"Content-Type": content_type, "Content-Length": "5000"}
+        response = web.StreamResponse(status=status, headers=headers)
+        await response.prepare(request)
+        await response.write(body)
+        await asyncio.sleep(0.05)  # an abort takes back what was not sent yet
+        assert request.transport is not None
+        request.transport.abort()
+        return response
 
     return handler
 
@@ -181,30 +245,57 @@ async def test_a_broken_whole_response(upstream: Upstream, make_proxy: ProxyFact
     assert status == 502
     assert "ann" not in answer
     assert error_of(answer)["code"] == "upstream_invalid"
-    assert failures(proxy) == {"upstream_invalid": 1}
+    assert proxy.accounts == failed(502, "upstream_invalid")
 
 
 async def test_a_whole_response_that_breaks_off(upstream: Upstream, make_proxy: ProxyFactory) -> None:
-    async def handler(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "5000"})
-        await response.prepare(request)
-        await response.write(GOOD)
-        assert request.transport is not None
-        request.transport.close()
-        return response
-
-    upstream.handler = handler
+    upstream.handler = aborting(GOOD)
     proxy = await make_proxy()
     status, answer = await post(proxy.url)
     assert status == 502
     assert "ann" not in answer
     assert error_of(answer)["code"] == "upstream_interrupted"
+    assert proxy.accounts == failed(502, "upstream_interrupted")
 
 
 async def test_a_whole_response_over_the_limit(upstream: Upstream, make_proxy: ProxyFactory) -> None:
     upstream.handler = whole(GOOD)
-    status, answer = await post((await make_proxy(max_response_bytes=50)).url)
+    proxy = await make_proxy(max_response_bytes=50)
+    status, answer = await post(proxy.url)
     assert (status, error_of(answer)["code"]) == (502, "upstream_invalid")
+    assert proxy.accounts == failed(502, "upstream_invalid")
+
+
+@pytest.mark.parametrize("encoding", ENCODERS)
+async def test_encoded_whole_responses(upstream: Upstream, make_proxy: ProxyFactory, encoding: str) -> None:
+    upstream.handler = whole(ENCODERS[encoding](GOOD), headers={"Content-Encoding": encoding})
+    proxy = await make_proxy()
+    _, answer = await post(proxy.url)
+    assert json.loads(answer)["choices"][0]["message"]["content"] == "mail [EMAIL_ADDRESS]"
+    assert proxy.accounts == answered()
+
+
+@pytest.mark.parametrize("encoding", [*ENCODERS, "snappy"])
+async def test_encoded_whole_responses_that_do_not_decode(
+    upstream: Upstream, make_proxy: ProxyFactory, encoding: str
+) -> None:
+    body = ENCODERS[encoding](GOOD)[: len(GOOD) // 2] if encoding in ENCODERS else GOOD
+    upstream.handler = whole(body, headers={"Content-Encoding": encoding})
+    proxy = await make_proxy()
+    status, answer = await post(proxy.url)
+    assert (status, error_of(answer)["code"]) == (502, "upstream_invalid")
+    assert "ann" not in answer
+    assert proxy.accounts == failed(502, "upstream_invalid")
+
+
+async def test_a_whole_response_that_stops_midway(upstream: Upstream, make_proxy: ProxyFactory) -> None:
+    upstream.handler = silent_after(GOOD[:-20], "application/json")
+    proxy = await make_proxy(idle_timeout=0.2)
+    status, answer = await post(proxy.url)
+    assert (status, error_of(answer)["code"]) == (504, "upstream_timeout")
+    assert "ann" not in answer
+    assert proxy.accounts == failed(504, "upstream_timeout")
+    await asyncio.wait_for(upstream.cancelled.wait(), 1)
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
@@ -218,15 +309,26 @@ async def test_an_upstream_error_that_echoes_the_prompt(
     assert got == status
     assert "4111" not in answer
     assert "ann" not in answer
-    assert error_of(answer)["type"]
-    assert outcomes(proxy) == {(str(status), "upstream_error"): 1}
+    assert error_of(answer)["type"] == "invalid_request_error"
+    assert proxy.accounts == Accounts({(str(status), "upstream_error"): 1}, {}, {})
+
+
+async def test_an_upstream_error_that_breaks_off(upstream: Upstream, make_proxy: ProxyFactory) -> None:
+    upstream.handler = aborting(GOOD, status=500)
+    proxy = await make_proxy()
+    status, answer = await post(proxy.url)
+    assert (status, error_of(answer)["code"]) == (502, "upstream_interrupted")
+    assert "ann" not in answer
+    assert proxy.accounts == failed(502, "upstream_interrupted")
 
 
 async def test_a_redirect_is_not_followed(upstream: Upstream, make_proxy: ProxyFactory) -> None:
-    upstream.handler = whole(b"", 302)
-    status, answer = await post((await make_proxy()).url)
+    upstream.handler = whole(b"", 302, headers={"Location": "/v1/chat/completions"})
+    proxy = await make_proxy()
+    status, answer = await post(proxy.url)
     assert (status, error_of(answer)["code"]) == (502, "upstream_invalid")
     assert len(upstream.paths) == 1
+    assert proxy.accounts == failed(502, "upstream_invalid")
 
 
 # --- Upstreams that are not there --------------------------------------------------------------------------------
@@ -241,7 +343,7 @@ async def test_an_upstream_that_never_answers(upstream: Upstream, make_proxy: Pr
     proxy = await make_proxy(first_byte_timeout=0.2)
     status, answer = await post(proxy.url)
     assert (status, error_of(answer)["code"]) == (504, "upstream_timeout")
-    assert failures(proxy) == {"upstream_timeout": 1}
+    assert proxy.accounts == failed(504, "upstream_timeout")
     await asyncio.wait_for(upstream.cancelled.wait(), 1)
 
 
@@ -249,7 +351,29 @@ async def test_an_upstream_that_refuses_connections(make_proxy: ProxyFactory, un
     proxy = await make_proxy(upstream=f"http://127.0.0.1:{unused_tcp_port}")
     status, answer = await post(proxy.url)
     assert (status, error_of(answer)["code"]) == (502, "upstream_error")
-    assert failures(proxy) == {"upstream_error": 1}
+    assert proxy.accounts == failed(502, "upstream_error")
+
+
+@pytest.mark.parametrize("said", [b"", b"lee@example.com\r\n\r\n", b"HTTP/1.1 200 OK\r\nServer: lee"])
+async def test_an_upstream_that_speaks_no_http(make_proxy: ProxyFactory, said: bytes) -> None:
+    asked = 0
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said)
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        proxy = await make_proxy(upstream=f"http://{host}:{port}")
+        status, answer = await post(proxy.url)
+    assert (status, error_of(answer)["code"]) == (502, "upstream_error")
+    assert "lee" not in answer
+    assert asked == 1  # a generation is never asked for twice
+    assert proxy.accounts == failed(502, "upstream_error")
 
 
 # --- Detectors ---------------------------------------------------------------------------------------------------
@@ -268,92 +392,111 @@ class _Raising:
         raise RuntimeError("choked on " + text)
 
 
+RAISING = "version: 1\nname: t\non_error: {}\nrules:\n  - entities: [ALL]\n    action: redact\n"
+
+
 @pytest.mark.parametrize("streamed", [True, False])
 @pytest.mark.parametrize("on_error", ["closed", "open"])
 async def test_a_detector_that_raises(
     upstream: Upstream, make_proxy: ProxyFactory, caplog: pytest.LogCaptureFixture, on_error: str, streamed: bool
 ) -> None:
-    policy = f"version: 1\nname: t\non_error: {on_error}\nrules:\n  - entities: [ALL]\n    action: redact\n"
     detector: Detector = _Raising()
     if streamed:
         upstream.handler = streaming([chunk({"content": "boom text"}), finish(), DONE])
     else:
         upstream.handler = whole(GOOD.replace(b"mail", b"boom"))
-    proxy = await make_proxy(parse(policy, "t.yaml", None), (detector,))
+    proxy = await make_proxy(parse(RAISING.format(on_error), "t.yaml", None), (detector,))
     _, answer = await post(proxy.url, stream=streamed)
     if on_error == "closed":
         assert "boom" not in answer
         assert error_of(answer)["code"] == "moderation_failed"
-        assert failures(proxy) == {"moderation_failed": 1}
-        assert failures(proxy, "open") == {}
+        assert proxy.accounts == failed(200 if streamed else 500, "moderation_failed")
     else:
         assert "boom" in answer
-        assert failures(proxy) == {}
-        assert failures(proxy, "open") == {"moderation_failed": 1}
+        assert proxy.accounts.closed == {}
+        assert proxy.accounts.opened == {"moderation_failed": 1}
     assert "boom" not in caplog.text
     assert "choked" not in caplog.text
+
+
+async def test_what_went_on_unmoderated_is_no_success(upstream: Upstream, make_proxy: ProxyFactory) -> None:
+    upstream.handler = streaming([chunk({"content": "boom text"}), finish(), DONE])
+    proxy = await make_proxy(parse(RAISING.format("open"), "t.yaml", None), (_Raising(),))
+    await post(proxy.url, stream=True)
+    assert ("200", "ok") not in proxy.accounts.requests
 
 
 # --- Clients -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_client_that_leaves_a_silent_stream(upstream: Upstream, make_proxy: ProxyFactory) -> None:
-    async def handler(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        await response.write(HEAD)
-        await asyncio.sleep(30)
-        return response
+async def _never(request: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(30)
+    return web.Response()
 
-    upstream.handler = handler
+
+async def _talking(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    for _ in range(3000):
+        await response.write(chunk({"content": "plain words "}))
+        await asyncio.sleep(0.01)
+    return response
+
+
+LEFT: dict[str, Handler] = {
+    "before the first byte": _never,
+    "a silent stream": silent_after(HEAD),
+    "a stream under way": _talking,
+}
+
+
+async def _leave(upstream: Upstream, proxy: Proxy) -> float:
+    """Seconds from a client's leaving to the end of the upstream's request."""
+    upstream.cancelled.clear()
+    upstream.asked.clear()
+    async with aiohttp.ClientSession() as session:
+        request = asyncio.create_task(session.post(proxy.url + CHAT_PATH, json=REQUEST))
+        await upstream.asked.wait()
+        await asyncio.wait({request}, timeout=0.1)
+        start = time.monotonic()
+        if request.done():
+            request.result().close()
+        else:
+            request.cancel()
+            with suppress(asyncio.CancelledError):
+                await request
+        await asyncio.wait_for(upstream.cancelled.wait(), 5)
+        return time.monotonic() - start
+
+
+@pytest.mark.parametrize("when", LEFT)
+async def test_a_client_that_leaves(upstream: Upstream, make_proxy: ProxyFactory, when: str) -> None:
+    """The upstream is cancelled within 100 ms; so that a busy machine does not matter, the best of three counts."""
+    upstream.handler = LEFT[when]
     proxy = await make_proxy(keep_alive_after=60)
-    await _leaves_within(upstream, proxy, asyncio.Event())
-
-
-async def test_a_client_that_leaves_before_the_first_byte(upstream: Upstream, make_proxy: ProxyFactory) -> None:
-    asked = asyncio.Event()
-
-    async def handler(request: web.Request) -> web.StreamResponse:
-        asked.set()
-        await asyncio.sleep(30)
-        return web.Response()
-
-    upstream.handler = handler
-    proxy = await make_proxy()
-    await _leaves_within(upstream, proxy, asked)
-
-
-async def _leaves_within(upstream: Upstream, proxy: Proxy, asked: asyncio.Event) -> None:
-    """The upstream must be cancelled within 100 ms; so that a busy machine does not matter, the best of five counts."""
-    taken: list[float] = []
-    for _ in range(5):
-        upstream.cancelled.clear()
-        asked.clear()
-        async with aiohttp.ClientSession() as session:
-            request = asyncio.create_task(session.post(proxy.url + CHAT_PATH, json=REQUEST))
-            done, _ = await asyncio.wait({request, asyncio.create_task(asked.wait())}, return_when="FIRST_COMPLETED")
-            if request in done:
-                start = time.monotonic()
-                request.result().close()
-            else:
-                start = time.monotonic()
-                request.cancel()
-                with suppress(asyncio.CancelledError):
-                    await request
-            await asyncio.wait_for(upstream.cancelled.wait(), 5)
-            taken.append(time.monotonic() - start)
-    assert min(taken) < 0.1
+    assert min([await _leave(upstream, proxy) for _ in range(3)]) < 0.1
     assert b"cotguard_active_streams 0.0" in proxy.gateway.metrics.expose()
+    assert proxy.accounts.closed == {}
+
+
+@pytest.mark.parametrize("when", LEFT)
+async def test_a_client_that_leaves_is_counted(upstream: Upstream, make_proxy: ProxyFactory, when: str) -> None:
+    upstream.handler = LEFT[when]
+    proxy = await make_proxy(keep_alive_after=60)
+    await _leave(upstream, proxy)
+    assert [(outcome, count) for (_, outcome), count in proxy.accounts.requests.items()] == [("client_gone", 1)]
 
 
 async def test_a_client_that_stops_reading(upstream: Upstream, make_proxy: ProxyFactory) -> None:
-    """The upstream may write what fits the buffers in between, and no more."""
+    """The upstream may write what fits the kernel's buffers in between, and no more; others are served meanwhile."""
     event = chunk({"content": "plain words and more of them. " * 100})
     wanted = 200 * 2**20
     written = 0
 
-    async def handler(request: web.Request) -> web.StreamResponse:
+    async def flood(request: web.Request) -> web.StreamResponse:
         nonlocal written
+        assert request.transport is not None
+        request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         while written < wanted:
@@ -361,17 +504,26 @@ async def test_a_client_that_stops_reading(upstream: Upstream, make_proxy: Proxy
             written += len(event)
         return response
 
-    upstream.handler = handler
+    upstream.handler = flood
     proxy = await make_proxy()
-    async with aiohttp.ClientSession() as session, session.post(proxy.url + CHAT_PATH, json=REQUEST) as response:
-        await response.content.readany()
+    host, port = proxy.url.removeprefix("http://").split(":")
+    body = json.dumps(REQUEST).encode()
+    head = f"POST {CHAT_PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        client.connect((host, int(port)))
+        client.sendall(head.encode() + b"\r\n\r\n" + body)
         stood, before = 0, -1
         while stood < 5:
             await asyncio.sleep(0.1)
-            stood = stood + 1 if written == before else 0
+            stood = stood + 1 if written == before > 0 else 0
             before = written
-        assert written < 30 * 2**20
-        response.close()
+        # 6 MB were measured: the send and receive buffers that Linux gives the proxy's two sockets.
+        assert written < 16 * 2**20
+        upstream.handler = streaming([STREAM])
+        _, answer = await asyncio.wait_for(post(proxy.url, stream=True), 2)
+        assert "[EMAIL_ADDRESS]" in answer
+        assert not upstream.cancelled.is_set()
     await asyncio.wait_for(upstream.cancelled.wait(), 5)
 
 
@@ -408,45 +560,4 @@ async def test_a_thousand_connections_at_once(
 
         answers = await asyncio.gather(*(one() for _ in range(1000)))
     assert set(answers) == {"[EMAIL_ADDRESS] ok"}
-    assert outcomes(proxy) == {("200", "ok"): 1000}
-
-
-_JSON = {"Content-Type": "application/json"}
-BAD_REQUESTS: dict[str, tuple[bytes, dict[str, str], int]] = {
-    "bad JSON": (b'{"messages": [', _JSON, 400),
-    "no object": (b"[]", _JSON, 400),
-    "text": (b"{}", {"Content-Type": "text/plain"}, 415),
-    "another charset": (b"{}", {"Content-Type": "application/json; charset=utf-16"}, 415),
-    "unknown encoding": (b"{}", {**_JSON, "Content-Encoding": "snappy"}, 415),
-    "broken gzip": (b"{}", {**_JSON, "Content-Encoding": "gzip"}, 415),
-    "too large": (b'{"messages": [], "x": "' + b"a" * 2000 + b'"}', _JSON, 415),
-}
-
-
-@pytest.mark.parametrize("encoding", ENCODERS)
-async def test_encoded_requests(upstream: Upstream, make_proxy: ProxyFactory, encoding: str) -> None:
-    upstream.handler = streaming([STREAM])
-    data = ENCODERS[encoding](json.dumps(REQUEST).encode())
-    proxy = await make_proxy()
-    headers = {**_JSON, "Content-Encoding": encoding}
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(proxy.url + CHAT_PATH, data=data, headers=headers) as response,
-    ):
-        assert "[EMAIL_ADDRESS] now" in await response.text()
-    assert json.loads(upstream.bodies[0])["messages"] == REQUEST["messages"]
-
-
-@pytest.mark.parametrize("name", BAD_REQUESTS)
-async def test_a_bad_request(upstream: Upstream, make_proxy: ProxyFactory, name: str) -> None:
-    data, headers, status = BAD_REQUESTS[name]
-    proxy = await make_proxy(max_request_bytes=1000)
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(proxy.url + CHAT_PATH, data=data, headers=headers) as response,
-    ):
-        assert response.status == status
-        assert error_of(await response.text())["type"]
-    assert upstream.paths == []
-    assert outcomes(proxy) == {(str(status), "refused"): 1}
-    assert failures(proxy) == {}
+    assert proxy.accounts == answered(1000)

@@ -1,12 +1,17 @@
-"""The gateway's routes, headers and whole responses over loopback sockets. Leaks and faults have files of their own."""
+"""The gateway's routes, headers and requests over loopback sockets. Leaks and faults have files of their own."""
 
+import gzip
 import json
+import zlib
+from collections.abc import Callable
 
 import aiohttp
+import brotli
 import pytest
+import zstandard
 from aiohttp import web
-from conftest import ProxyFactory, Upstream
-from scripted import DONE, chunk, finish, post, streaming
+from conftest import Accounts, ProxyFactory, Upstream, error_of
+from scripted import CHAT_PATH, DONE, chunk, finish, post, streaming
 
 
 @pytest.mark.parametrize(
@@ -82,3 +87,86 @@ async def test_what_a_detector_found_is_counted(upstream: Upstream, make_proxy: 
     assert 'cotguard_requests_total{dialect="chat_completions",outcome="ok",status="200"} 1.0' in exposed
     for name in ("held_characters", "event_added_seconds", "held_seconds"):
         assert f"cotguard_{name}_count" in exposed
+
+
+# --- Request bodies ----------------------------------------------------------------------------------------------
+
+JSON = {"Content-Type": "application/json"}
+REQUEST = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "x"}]}
+STREAM = chunk({"content": "mail ann.lee@example.com now"}) + finish() + DONE
+LARGE = json.dumps({**REQUEST, "user": "a" * 2000}).encode()
+ENCODERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstandard.ZstdCompressor().compress,
+}
+BAD_REQUESTS: dict[str, tuple[bytes, dict[str, str], int]] = {
+    "empty": (b"", JSON, 400),
+    "bad JSON": (b'{"messages": [', JSON, 400),
+    "not UTF-8": (b'{"messages": "\xff"}', JSON, 400),
+    "no object": (b"[]", JSON, 400),
+    "no list of messages": (b'{"messages": "ann.lee@example.com"}', JSON, 400),
+    "too deep": (b'{"a":' * 190 + b"1" + b"}" * 190, JSON, 400),
+    "no content type": (b"{}", {"Content-Type": ""}, 415),
+    "text": (b"{}", {"Content-Type": "text/plain"}, 415),
+    "another charset": (b"{}", {"Content-Type": "application/json; charset=utf-16"}, 415),
+    "unknown encoding": (b"{}", {**JSON, "Content-Encoding": "snappy"}, 415),
+    "broken gzip": (b"{}", {**JSON, "Content-Encoding": "gzip"}, 415),
+    "compressed in disguise": (b"{}", {**JSON, "x-body-compressed": "zstd"}, 415),
+}
+
+
+async def send(url: str, data: bytes, headers: dict[str, str] = JSON) -> tuple[int, str]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url + CHAT_PATH, data=data, headers=headers) as response,
+    ):
+        return response.status, await response.text()
+
+
+@pytest.mark.parametrize("name", BAD_REQUESTS)
+async def test_a_bad_request(upstream: Upstream, make_proxy: ProxyFactory, name: str) -> None:
+    data, headers, expected = BAD_REQUESTS[name]
+    proxy = await make_proxy(max_request_bytes=2000)
+    status, answer = await send(proxy.url, data, headers)
+    assert status == expected
+    assert error_of(answer)["type"] == "invalid_request_error"
+    assert "ann" not in answer
+    assert upstream.paths == []
+    assert proxy.accounts == Accounts({(str(status), "refused"): 1}, {}, {})
+
+
+@pytest.mark.parametrize("encoding", ["", *ENCODERS])
+async def test_a_request_over_the_limit(upstream: Upstream, make_proxy: ProxyFactory, encoding: str) -> None:
+    """The limit is on what is decoded."""
+    proxy = await make_proxy(max_request_bytes=1000)
+    data = ENCODERS[encoding](LARGE) if encoding else LARGE
+    status, answer = await send(proxy.url, data, JSON | ({"Content-Encoding": encoding} if encoding else {}))
+    assert error_of(answer)["type"] == "invalid_request_error"
+    assert upstream.paths == []
+    assert proxy.accounts == Accounts({(str(status), "refused"): 1}, {}, {})
+
+
+async def test_a_request_over_the_limit_is_told_so(upstream: Upstream, make_proxy: ProxyFactory) -> None:
+    status, answer = await send((await make_proxy(max_request_bytes=1000)).url, LARGE)
+    assert (status, error_of(answer)["code"]) == (413, "too_large")
+
+
+async def test_a_key_that_comes_twice_goes_upstream_once(upstream: Upstream, make_proxy: ProxyFactory) -> None:
+    """So the upstream cannot read another request than the one that was checked."""
+    upstream.handler = streaming([STREAM])
+    data = b'{"logprobs": true, "stream": false, "stream": true, "messages": [], "messages": [{"role": "user"}]}'
+    status, _ = await send((await make_proxy()).url, data)
+    assert status == 200
+    pairs = json.loads(upstream.bodies[0], object_pairs_hook=list)
+    assert sorted(name for name, _ in pairs if name != "stream_options") == ["messages", "stream"]
+
+
+@pytest.mark.parametrize("encoding", ENCODERS)
+async def test_encoded_requests(upstream: Upstream, make_proxy: ProxyFactory, encoding: str) -> None:
+    upstream.handler = streaming([STREAM])
+    data = ENCODERS[encoding](json.dumps(REQUEST).encode())
+    _, answer = await send((await make_proxy()).url, data, {**JSON, "Content-Encoding": encoding})
+    assert "[EMAIL_ADDRESS] now" in answer
+    assert json.loads(upstream.bodies[0])["messages"] == REQUEST["messages"]

@@ -1,24 +1,79 @@
 """No character of a planted value leaves: every place that carries text, streamed in small cuts and whole, on sockets.
 
-What is delivered is compared with the carriers in which every value is its label, so a single character that got
-through, a value's head included, fails the test.
+What is delivered is compared with the carriers in which every value is its label, after every event and in the end,
+so a single character that got through, a value's head included, fails the test.
 """
 
 import asyncio
+import base64
 import json
 import random
-from collections.abc import Callable
+import re
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
+import aiohttp
 import openai
 import pytest
 from aiohttp import web
-from conftest import Proxy, ProxyFactory, Upstream
+from conftest import Handler, Proxy, ProxyFactory, Upstream
 from openai.types.chat import ChatCompletionFunctionToolParam, ChatCompletionMessageParam
 from planted import PLANTED, Planted, carried
-from scripted import DONE, chunk, cut, finish, post, streaming, texts
+from scripted import CHAT_PATH, DONE, chunk, cut, events_of, finish, post, streaming, texts
 
-CARRIED = " ".join(map(carried, PLANTED)) + "\n"
-EXPECTED = " ".join(planted.carrier.format(f"[{planted.entity}]") for planted in PLANTED) + "\n"
+from cotguard.detectors.registry import build
+from cotguard.policy import Policy, load, parse
+from cotguard.taxonomy import GROUPS
+
+VALUES: tuple[Planted, ...] = (
+    *PLANTED,
+    Planted("EMAIL_ADDRESS", "ｕｓｅｒ＠example．com", "Full-width: {} , as given."),
+    Planted("PHONE_NUMBER", "+81-3-1234-5678", "Ring {} in Tokyo."),
+    Planted("DATE_OF_BIRTH", "3 May 1990", "She was born on {} , they say."),
+    Planted("IP_ADDRESS", "198.51.100.0/24", "The net {} is theirs."),
+    Planted("MAC_ADDRESS", "001a.2b3c.4d5e", "The card has {} , they say."),
+    Planted("US_BANK_NUMBER", "000123456789", "The checking account {} is hers."),
+    Planted("ABA_ROUTING_NUMBER", "021000021", "The routing number {} is right."),
+    Planted("CRYPTO", "7EcDhSYGxXyscszYEp35KHN8vvw3svAuLKTzXwCFLtV", "Solana wallet {} , as given."),
+    Planted("US_ITIN", "939-79-6410", "Her ITIN is {} , as given."),
+    Planted("US_PASSPORT", "123456789", "Passport no: {} , as given."),
+    Planted("US_DRIVER_LICENSE", "S530-0201-2345", "Driver's license: {} , as given."),
+    Planted("ES_NIE", "X1234567L", "Su NIE es {} , creo."),
+    Planted("SG_NRIC_FIN", "S1234567D", "The NRIC is {} , as given."),
+    Planted("BE_NN", "85.07.30-033.28", "Rijksregisternummer {} , as given."),
+    Planted("CN_RIC", "11010519491231002X", "The number is {} , as given."),
+    Planted("DK_CPR", "070761-4285", "CPR {} , as given."),
+    Planted("FI_HETU", "131052-308T", "Henkilötunnus {} , as given."),
+    Planted("KR_RRN", "880101-1234568", "The number is {} , as given."),
+    Planted("MX_CURP", "BOXW310820HNERXN09", "The CURP is {} , as given."),
+    Planted("NL_BSN", "111222333", "BSN {} , as given."),
+    Planted("NO_FNR", "151086 95088", "Fødselsnummer {} , as given."),
+    Planted("SE_PNR", "880320-0016", "Personnummer {} , as given."),
+    Planted("TR_TCKN", "10000000146", "TC kimlik no {} , as given."),
+    Planted("ZA_ID", "7503305044089", "South African ID {} , as given."),
+    Planted("GOVERNMENT_ID", "756.9217.0769.85", "The AHV number is {} , as given."),
+    Planted("SECRET", "qV7xK2mW9tRb4LcZ", "secret: {} , as given."),
+    Planted("SECRET_API_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "The AWS secret access key {} works."),
+    Planted("SECRET_ACCESS_TOKEN", "qV7xK2mW9tRb4LcZqV7xK2mW", "Authorization: Bearer {} in the header."),
+    Planted("SECRET_PASSWORD", "Tr0ub4dor&3", "DB_PASSWORD={} in the file."),
+    Planted(
+        "SECRET_CONNECTION_STRING",
+        "jdbc:mysql://db.example:3306/shop?user=app&password=k1tt3n",
+        "It opens {} daily.",
+    ),
+)
+NOT_BY_RULES = frozenset({*GROUPS["PROMPT"], *GROUPS["HAZARD"], "STREET_ADDRESS", "USERNAME", "PERSON"})
+"""What `balanced` acts on but no rule finds: the classifier's entities, and those with a test of their own below."""
+
+
+def labelled(planted: Planted) -> str:
+    """The sentence as it must be delivered."""
+    return planted.carrier.format(f"[{planted.entity}]")
+
+
+CARRIED = " ".join(map(carried, VALUES)) + "\n"
+EXPECTED = " ".join(map(labelled, VALUES)) + "\n"
 ARGUMENTS = json.dumps({"note": CARRIED, "card": 4111111111111111, "deep": [{"ann.lee@example.com": ["203.0.113.77"]}]})
 EXPECTED_ARGUMENTS = {"note": EXPECTED, "card": "[CREDIT_CARD]", "deep": [{"[EMAIL_ADDRESS]": ["[IP_ADDRESS]"]}]}
 INLINE = f"<think>{CARRIED}</think>{CARRIED}"
@@ -27,21 +82,59 @@ LOGPROBS = {"content": [{"token": CARRIED, "logprob": 0, "bytes": list(CARRIED.e
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello"}]
 TOOLS: list[ChatCompletionFunctionToolParam] = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
 DECLARED = {"tools": TOOLS}
+AFTER = " And that is all there is to say about it here for now."
+LABELS = r"(?:\[[A-Z_]+\])+"
 RUN = 5
 """Shorter runs of characters stand in the carriers too."""
 
+each_value = pytest.mark.parametrize("planted", VALUES, ids=lambda planted: f"{planted.entity}-{planted.value[:8]}")
+
 
 def test_there_is_enough_to_leak() -> None:
-    assert len(PLANTED) >= 40
-    assert len({planted.entity for planted in PLANTED}) >= 25
+    balanced = load("balanced")
+    entities = {planted.entity for planted in VALUES}
+    assert len(VALUES) >= 40
+    assert len(entities) >= 25
+    acted = {entity for names in GROUPS.values() for entity in names if balanced.acts(entity)}
+    assert acted - NOT_BY_RULES == entities
 
 
-def leaked(planted: Planted, text: str) -> list[str]:
-    """Runs of the value's characters in ``text`` that neither its carrier nor its label accounts for."""
-    value = planted.value
-    innocent = planted.carrier + f"[{planted.entity}]"
-    runs = {value[at : at + RUN] for at in range(max(1, len(value) - RUN + 1))}
-    return [run for run in runs if run in text and run not in innocent]
+def spellings(value: str) -> Iterator[str]:
+    """The value as a body could hold it."""
+    data = value.encode()
+    yield value
+    yield json.dumps(value)[1:-1]
+    yield json.dumps(value, ensure_ascii=False)[1:-1]
+    yield base64.b64encode(data).decode().rstrip("=")
+    yield data.hex()
+    yield ", ".join(map(str, data))
+    yield ",".join(map(str, data))
+
+
+def leaked(body: str, values: Iterable[Planted] = VALUES) -> list[str]:
+    """What of the values is in a raw body: whole in any spelling, or a run that no carrier explains."""
+    found = [planted.entity for planted in values for spelling in spellings(planted.value) if spelling in body]
+    for planted in values:
+        value = planted.value
+        runs = {value[at : at + RUN] for at in range(max(1, len(value) - RUN + 1))}
+        found += [run for run in runs if run in body and run not in EXPECTED]
+    return found
+
+
+async def watched(url: str, expected: Mapping[tuple[int, str], str], **body: object) -> str:
+    """The raw body of a stream, every text of which is at every event the beginning of what is expected."""
+    request = {"model": "m", "stream": True, "messages": MESSAGES, **body}
+    delivered: dict[tuple[int, str], str] = {}
+    raw = ""
+    async with aiohttp.ClientSession() as session, session.post(url + CHAT_PATH, json=request) as response:
+        async for block in events_of(response):
+            raw += block + "\n\n"
+            for key, text in texts(block).items():
+                delivered[key] = delivered.get(key, "") + text
+                if key in expected:
+                    assert expected[key].startswith(delivered[key])
+    assert {key: delivered[key] for key in expected} == expected
+    return raw
 
 
 def call_events(rng: random.Random) -> list[bytes]:
@@ -51,6 +144,9 @@ def call_events(rng: random.Random) -> list[bytes]:
         chunk({"tool_calls": [head]}),
         *(chunk({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}) for piece in pieces),
     ]
+
+
+# --- As the SDK reads it -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -81,9 +177,45 @@ async def test_streams_as_the_sdk_reads_them(upstream: Upstream, make_proxy: Pro
                 content[choice.index] += choice.delta.content or ""
                 for call in choice.delta.tool_calls or ():
                     arguments += (call.function.arguments if call.function else "") or ""
+            assert EXPECTED.startswith(reasoning)
+            assert EXPECTED_INLINE.startswith(content[0])
+            assert EXPECTED.startswith(content[1])
     assert reasoning == EXPECTED
     assert content == [EXPECTED_INLINE, EXPECTED]
     assert json.loads(arguments) == EXPECTED_ARGUMENTS
+
+
+def whole(*choices: dict[str, object]) -> Handler:
+    """An upstream that answers with these choices at once."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"id": "c", "object": "chat.completion", "choices": choices, "usage": {}})
+
+    return handler
+
+
+CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": ARGUMENTS}}
+
+
+async def test_a_whole_response_as_the_sdk_reads_it(upstream: Upstream, make_proxy: ProxyFactory) -> None:
+    first = {"role": "assistant", "reasoning_content": CARRIED, "content": CARRIED, "tool_calls": [CALL]}
+    second = {"role": "assistant", "content": INLINE, "refusal": CARRIED}
+    upstream.handler = whole(
+        {"index": 0, "message": first, "finish_reason": "tool_calls", "logprobs": LOGPROBS},
+        {"index": 1, "message": second, "finish_reason": "stop"},
+    )
+    url = (await make_proxy()).url
+    async with openai.AsyncOpenAI(base_url=url + "/v1", api_key="k", max_retries=0) as client:
+        answer = await client.chat.completions.create(model="m", messages=MESSAGES, n=2, tools=TOOLS, logprobs=True)
+    one, two = answer.choices
+    assert one.logprobs is None
+    assert (getattr(one.message, "reasoning_content", None), one.message.content) == (EXPECTED, EXPECTED)
+    assert (two.message.content, two.message.refusal) == (EXPECTED_INLINE, EXPECTED)
+    calls = [call for call in one.message.tool_calls or () if call.type == "function"]
+    assert [json.loads(call.function.arguments) for call in calls] == [EXPECTED_ARGUMENTS]
+
+
+# --- Every field -------------------------------------------------------------------------------------------------
 
 
 def part(text: str) -> object:
@@ -110,93 +242,193 @@ FORMS: dict[str, Callable[[str], dict[str, object]]] = {
     "refusal": lambda text: {"refusal": text},
     "unknown field": lambda text: {"content": text, "inner_monologue": text, "extra": {"deep": [text]}},
 }
+UNKNOWN = frozenset({"inner_monologue", "extra"})
 
 
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("form", FORMS)
-async def test_every_field_of_a_stream(upstream: Upstream, make_proxy: ProxyFactory, form: str) -> None:
-    rng = random.Random(form)
-    events = [chunk(FORMS[form](piece), logprobs=LOGPROBS, token_ids=[1, 2]) for piece in cut(CARRIED, rng)]
+async def test_every_field_of_a_stream(upstream: Upstream, make_proxy: ProxyFactory, form: str, seed: int) -> None:
+    rng = random.Random(f"{form} {seed}")
+    make = FORMS[form]
+    first, *rest = cut(CARRIED, rng)
+    mirrored = chunk(make(first), logprobs=LOGPROBS, token_ids=[1, 2])
+    events = [mirrored, *(chunk(make(piece)) for piece in rest)]
     upstream.handler = streaming([*events, finish(), DONE])
-    _, body = await post((await make_proxy()).url, stream=True)
-    found = texts(body)
-    assert found
-    assert set(found.values()) == {EXPECTED}
-    assert not [run for planted in PLANTED for run in leaked(planted, body)]
+    names = make("").keys() - UNKNOWN
+    body = await watched((await make_proxy()).url, {(0, name): EXPECTED for name in names})
+    assert texts(body).keys() == {(0, name) for name in names}
+    assert not leaked(body)
 
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_every_field_of_a_whole_response(upstream: Upstream, make_proxy: ProxyFactory, form: str) -> None:
-    message = {"role": "assistant", **FORMS[form](CARRIED)}
-    call = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": ARGUMENTS}}
-    second = {"role": "assistant", "content": INLINE, "tool_calls": [call]}
-    choices = [
+    make = FORMS[form]
+    message = {"role": "assistant", **make(CARRIED)}
+    second = {"role": "assistant", "content": INLINE, "tool_calls": [CALL]}
+    upstream.handler = whole(
         {"index": 0, "message": message, "finish_reason": "stop", "logprobs": LOGPROBS},
         {"index": 1, "message": second, "finish_reason": "tool_calls"},
-    ]
-
-    async def handler(request: web.Request) -> web.StreamResponse:
-        return web.json_response({"id": "c", "object": "chat.completion", "choices": choices, "usage": {}})
-
-    upstream.handler = handler
+    )
     status, body = await post((await make_proxy()).url, n=2, **DECLARED)
     assert status == 200
-    assert not [run for planted in PLANTED for run in leaked(planted, body)]
-    first, second = (choice["message"] for choice in json.loads(body)["choices"])
-    assert json.dumps(EXPECTED)[1:-1] in json.dumps(first)
-    assert second["content"] == EXPECTED_INLINE
-    assert json.loads(second["tool_calls"][0]["function"]["arguments"]) == EXPECTED_ARGUMENTS
+    assert not leaked(body)
+    got: list[dict[str, Any]] = [choice["message"] for choice in json.loads(body)["choices"]]
+    for name in make("").keys() - UNKNOWN:
+        assert got[0][name] == make(EXPECTED)[name]
+    assert not got[0].keys() & UNKNOWN
+    assert got[1]["content"] == EXPECTED_INLINE
+    assert json.loads(got[1]["tool_calls"][0]["function"]["arguments"]) == EXPECTED_ARGUMENTS
+
+
+# --- Channels that take turns ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("width", [1, 3])
 async def test_channels_interleaved(upstream: Upstream, make_proxy: ProxyFactory, width: int) -> None:
-    """Reasoning, answer and arguments take turns, ``width`` characters each."""
+    """Reasoning, answer, arguments and a second answer take turns, ``width`` characters each."""
     rng = random.Random(width)
     head, *calls = call_events(rng)
     events = [head]
     for at in range(0, len(CARRIED), width):
-        events += [chunk({name: CARRIED[at : at + width]}) for name in ("reasoning_content", "content")]
+        piece = CARRIED[at : at + width]
+        events += [chunk({"reasoning_content": piece}), chunk({"content": piece}), chunk({"content": piece}, index=1)]
         events += calls[at // width : at // width + 1]
     events += calls[-(-len(CARRIED) // width) :]
-    upstream.handler = streaming([*events, finish(reason="tool_calls"), DONE])
-    _, body = await post((await make_proxy()).url, stream=True, **DECLARED)
-    found = texts(body)
-    assert found[0, "reasoning_content"] == found[0, "content"] == EXPECTED
-    assert json.loads(found[0, "tool_calls"]) == EXPECTED_ARGUMENTS
+    upstream.handler = streaming([*events, finish(reason="tool_calls"), finish(1), DONE])
+    expected = {(0, "reasoning_content"): EXPECTED, (0, "content"): EXPECTED, (1, "content"): EXPECTED}
+    body = await watched((await make_proxy()).url, expected, n=2, **DECLARED)
+    assert json.loads(texts(body)[0, "tool_calls"]) == EXPECTED_ARGUMENTS
 
 
 async def across_the_seam(proxy: Proxy, upstream: Upstream, planted: Planted, at: int, rng: random.Random) -> None:
+    """Both halves become labels; what stands around them is delivered as it is."""
     before, _, after = planted.carrier.partition("{}")
     value = planted.value
-    after += " And that is all there is to say about it here for now."
     events = [chunk({"reasoning_content": piece}) for piece in cut(before + value[:at], rng)]
-    events += [chunk({"content": piece}) for piece in cut(value[at:] + after, rng)]
+    events += [chunk({"content": piece}) for piece in cut(value[at:] + after + AFTER, rng)]
     upstream.handler = streaming([*events, finish(), DONE])
     _, body = await post(proxy.url, stream=True)
     found = texts(body)
-    joined = found.get((0, "reasoning_content"), "") + found.get((0, "content"), "")
-    assert not leaked(planted, joined), f"{planted.entity} cut at {at}"
-    assert found[0, "content"].endswith(after)
+    where = f"{planted.entity} cut at {at}"
+    assert re.fullmatch(re.escape(before) + LABELS, found[0, "reasoning_content"]), where
+    assert re.fullmatch(LABELS + re.escape(after + AFTER), found[0, "content"]), where
 
 
-@pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: f"{planted.entity}-{planted.value[:8]}")
+@each_value
 async def test_values_across_the_seam(upstream: Upstream, make_proxy: ProxyFactory, planted: Planted) -> None:
     rng = random.Random(planted.value)
     proxy = await make_proxy()
-    for at in rng.sample(range(1, len(planted.value)), 2):
+    for at in rng.sample(range(1, len(planted.value)), 3):
         await across_the_seam(proxy, upstream, planted, at, rng)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: f"{planted.entity}-{planted.value[:8]}")
+@each_value
 async def test_every_place_of_the_seam(upstream: Upstream, make_proxy: ProxyFactory, planted: Planted) -> None:
     proxy = await make_proxy()
     for at in range(1, len(planted.value)):
         await across_the_seam(proxy, upstream, planted, at, random.Random(at))
 
 
+@pytest.mark.xfail(
+    strict=True, reason="MarkerView closes the reasoning at an inline marker: values across it are not seen"
+)
+async def test_values_across_an_inline_marker(upstream: Upstream, make_proxy: ProxyFactory) -> None:
+    """A client that splits the thought off joins nothing; a person reads both."""
+    text = "<think>The record says ann.lee</think>@example.com , noted." + AFTER
+    upstream.handler = streaming(
+        [*(chunk({"content": piece}) for piece in cut(text, random.Random(1))), finish(), DONE]
+    )
+    _, body = await post((await make_proxy()).url, stream=True)
+    assert re.fullmatch(f"<think>The record says {LABELS}</think>{LABELS} , noted." + AFTER, texts(body)[0, "content"])
+
+
+# --- Streams that stop inside a value ----------------------------------------------------------------------------
+
+
+async def broken_off(proxy: Proxy, upstream: Upstream, planted: Planted, at: int, rng: random.Random) -> None:
+    """However the value would have gone on, what was delivered is the beginning of the right result (G2)."""
+    text = planted.carrier.partition("{}")[0] + planted.value[:at]
+    fields = ("reasoning_content", "content")
+    events = [chunk({name: piece}, index) for index, name in enumerate(fields) for piece in cut(text, rng)]
+    upstream.handler = streaming(events)
+    _, body = await post(proxy.url, stream=True, n=2)
+    assert "upstream_interrupted" in body
+    for text in texts(body.partition('data: {"error"')[0]).values():
+        assert labelled(planted).startswith(text), f"{planted.entity} stopped at {at}"
+
+
+@each_value
+async def test_streams_that_stop_inside_a_value(upstream: Upstream, make_proxy: ProxyFactory, planted: Planted) -> None:
+    rng = random.Random(planted.value)
+    proxy = await make_proxy()
+    for at in rng.sample(range(1, len(planted.value)), 3):
+        await broken_off(proxy, upstream, planted, at, rng)
+
+
+@pytest.mark.long
+@each_value
+async def test_every_place_to_stop(upstream: Upstream, make_proxy: ProxyFactory, planted: Planted) -> None:
+    proxy = await make_proxy()
+    for at in range(1, len(planted.value) + 1):
+        await broken_off(proxy, upstream, planted, at, random.Random(at))
+
+
+# --- What only the exchange knows --------------------------------------------------------------------------------
+
+CODENAME = "Project Bluebird 4711"
+PROMPT = (
+    "You are Orla, the booking clerk of the Harbour Hotel. Never tell guests that rooms on the fourth floor are being "
+    "rebuilt until March. Offer them the garden wing instead, at the winter rate, and ask for half the price at once"
+)
+KNOWN = (
+    CODENAME,
+    CODENAME.upper(),
+    CODENAME.replace(" ", ""),
+    CODENAME.replace(" ", "-"),
+    " ".join(CODENAME),
+    CODENAME[::-1],
+    CODENAME.encode().hex(),
+    urllib.parse.quote(CODENAME),
+    base64.b64encode(CODENAME.encode()).decode(),
+)
+
+
+@pytest.fixture(scope="module")
+def exchange_policy() -> Policy:
+    source = "version: 1\nname: t\nrules:\n  - entities: [KNOWN_VALUE, SYSTEM_PROMPT]\n    action: redact\n"
+    return parse(f"{source}known_values:\n  values: ['{CODENAME}']\n", "t.yaml", None)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_known_values_and_the_system_prompt(
+    upstream: Upstream, make_proxy: ProxyFactory, exchange_policy: Policy, seed: int
+) -> None:
+    carrier = "The notes say {} , among other things. "
+    text = "".join(map(carrier.format, KNOWN)) + f"And I was told: {PROMPT}. So I obey."
+    expected = carrier.format("[KNOWN_VALUE]") * len(KNOWN) + "And I was told: [SYSTEM_PROMPT]. So I obey."
+    rng = random.Random(seed)
+    fields = ("reasoning_content", "content")
+    events = [chunk({name: piece}, index) for index, name in enumerate(fields) for piece in cut(text, rng)]
+    upstream.handler = streaming([*events, finish(0), finish(1), DONE])
+    proxy = await make_proxy(exchange_policy, build(exchange_policy))
+    messages = [{"role": "system", "content": PROMPT}, *MESSAGES]
+    wanted = dict.fromkeys(enumerate(fields), expected)
+    body = await watched(proxy.url, wanted, n=2, messages=messages)
+    assert not any(spelling in body for known in (*KNOWN, PROMPT) for spelling in spellings(known))
+
+
 async def test_many_clients_at_once_get_their_own(upstream: Upstream, make_proxy: ProxyFactory) -> None:
-    rng = random.Random(7)
-    upstream.handler = streaming([*(chunk({"content": piece}) for piece in cut(CARRIED, rng)), finish(), DONE])
+    """Each asks for another value, by its place in the list."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        at = json.loads(await request.read())["messages"][0]["content"]
+        pieces = cut(carried(VALUES[int(at)]), random.Random(at))
+        return await streaming([*(chunk({"content": piece}) for piece in pieces), finish(), DONE])(request)
+
+    upstream.handler = handler
     url = (await make_proxy()).url
-    answers = await asyncio.gather(*(post(url, stream=True) for _ in range(8)))
-    assert {texts(body)[0, "content"] for _, body in answers} == {EXPECTED}
+    expected = [{(0, "content"): labelled(planted)} for planted in VALUES]
+    await asyncio.gather(
+        *(watched(url, each, messages=[{"role": "user", "content": str(at)}]) for at, each in enumerate(expected))
+    )

@@ -25,10 +25,10 @@ from cotguard.detectors.registry import build
 from cotguard.dialects.chat_completions import ChatCompletions
 from cotguard.dialects.contract import Dialect, ErrorKind, Prepared, Refused, UpstreamFault
 from cotguard.framing.json import JSONError, dumps, loads
-from cotguard.gateway.encodings import Decoder, EncodingError
+from cotguard.gateway.encodings import Decoder, EncodingError, TooLargeError
 from cotguard.gateway.headers import request_headers, response_headers
 from cotguard.gateway.settings import Settings
-from cotguard.gateway.streaming import pump
+from cotguard.gateway.streaming import Pump
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.policy import Policy, load
 from cotguard.telemetry.metrics import METRICS, Metrics
@@ -43,6 +43,7 @@ _STREAM_HEADERS = {
     "Cache-Control": "no-store",
     "X-Accel-Buffering": "no",
 }
+_CLIENT_GONE = 499  # as nginx logs it; nobody receives it
 _FINAL = {"x-should-retry": "false"}  # a retry would run the same generation again
 _SHUTTING_DOWN = "The gateway is shutting down."
 _INTERRUPTED = "The upstream ended the response early."
@@ -102,6 +103,8 @@ class Gateway:
             return await self._route(request)
         except Refused as refused:
             return self._error(_Failure(refused.status, refused.kind, refused.message), "refused")
+        except TooLargeError as error:
+            return self._error(_Failure(413, ErrorKind.TOO_LARGE, str(error)), "refused")
         except EncodingError as error:
             return self._error(_Failure(415, ErrorKind.UNSUPPORTED, str(error)), "refused")
 
@@ -126,6 +129,9 @@ class Gateway:
         self.metrics.active.inc()
         try:
             return await self._exchange(request, prepared, exchange)
+        except asyncio.CancelledError:  # the client left, and took the handler with it
+            self._finish(_CLIENT_GONE, "client_gone")
+            raise
         finally:
             self.metrics.active.dec()
             self.metrics.account(exchange)
@@ -191,7 +197,7 @@ class Gateway:
             body = self._dialect.body(await self._whole(upstream), prepared, exchange)
         except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
             return self._error(_failure(error), "failed")
-        self._finish(200, "ok")
+        self._finish(200, _success(exchange))
         return web.Response(body=body, headers={**headers, **_json()})
 
     async def _whole(self, upstream: aiohttp.ClientResponse) -> bytes:
@@ -217,28 +223,21 @@ class Gateway:
         response = web.StreamResponse(headers={**response_headers(upstream.headers), **_STREAM_HEADERS})
         await response.prepare(request)
         await response.write(b"")  # headers now, not with the first text, which may be on hold
-        outcome = "ok"
+        stream = Pump(upstream, decoder, translator, exchange, response, self.metrics, started)
+        failed = False
         try:
             async with self._until_drained():
-                await pump(
-                    upstream,
-                    decoder,
-                    translator,
-                    exchange,
-                    response,
-                    self.metrics,
-                    started=started,
-                    keep_alive_after=self.settings.keep_alive_after,
-                    idle_timeout=self.settings.idle_timeout,
+                await stream.run(
+                    keep_alive_after=self.settings.keep_alive_after, idle_timeout=self.settings.idle_timeout
                 )
         except ConnectionResetError:  # the client's: the upstream's end is a ClientPayloadError
-            self._finish(200, "client_gone")
+            self._finish(_CLIENT_GONE, "client_gone")
             return response
         except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
-            failure, outcome = _failure(error), "failed"
+            failure, failed = _failure(error), True
             self._count_failure(failure)
             await response.write(translator.fail(failure.kind, failure.message))
-        self._finish(200, outcome)
+        self._finish(200, "failed" if failed else _success(exchange))
         with suppress(ConnectionError):
             await response.write_eof()
         return response
@@ -313,6 +312,11 @@ def _normalised(raw_path: str) -> str:
     """The path with escapes decoded once, slashes merged and the last one dropped. Dot segments never match a route."""
     parts = [part for part in unquote(raw_path).lower().split("/") if part]
     return "/" + "/".join(parts)
+
+
+def _success(exchange: Exchange) -> str:
+    """The outcome of an exchange that went on to its end: that of one that was not all moderated has its own name."""
+    return "failed_open" if exchange.bypassed else "ok"
 
 
 def _failure(error: Exception) -> _Failure:

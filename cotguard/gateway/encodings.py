@@ -6,15 +6,27 @@ from collections.abc import Callable
 import brotli
 import zstandard
 
-__all__ = ["Decoder", "EncodingError", "decoder_for"]
+from cotguard.framing.sse import MAX_EVENT_BYTES
+
+__all__ = ["Decoder", "EncodingError", "TooLargeError", "decoder_for"]
+
+_MOST_AT_ONCE = MAX_EVENT_BYTES
+"""Bytes that one piece may decode to: in a stream, which has no other limit, a larger event is refused anyway."""
 
 
 class EncodingError(ValueError):
-    """An unknown encoding, broken data, or more output than allowed."""
+    """An unknown encoding, or data that does not decode."""
+
+
+class TooLargeError(EncodingError):
+    """More output than allowed."""
 
 
 class Decoder:
-    """Decodes one body of at most ``limit`` bytes; identity when ``encoding`` is empty."""
+    """Decodes one body of at most ``limit`` bytes; identity when ``encoding`` is empty.
+
+    A piece that decodes to more than ``_MOST_AT_ONCE`` bytes is refused: a kilobyte of brotli can hold a gigabyte.
+    """
 
     def __init__(self, encoding: str, limit: int) -> None:
         self._feed = decoder_for(encoding)
@@ -22,13 +34,14 @@ class Decoder:
 
     def feed(self, data: bytes) -> bytes:
         """Decode the next piece. Raises :class:`EncodingError`."""
+        most = min(self._left, _MOST_AT_ONCE)
         try:
-            decoded = self._feed(data, self._left + 1)
+            decoded = self._feed(data, most + 1)
         except (zlib.error, brotli.error, zstandard.ZstdError) as error:
             raise EncodingError("the body does not decode") from error
+        if len(decoded) > most:
+            raise TooLargeError("the body is larger than allowed")
         self._left -= len(decoded)
-        if self._left < 0:
-            raise EncodingError("the body is larger than allowed")
         return decoded
 
 

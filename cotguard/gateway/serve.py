@@ -1,15 +1,17 @@
 """Running the gateway: listeners, signals, drain, workers.
 
 With several workers each is a process of its own on the same port (``SO_REUSEPORT``); worker ``i`` has its admin
-port at the configured one plus ``i``. A worker that dies is started again; a signal to the parent drains all.
+port at the configured one plus ``i``. A worker that dies is started again; a signal to the parent drains all. Addresses
+that cannot be had are wrong settings and are told before anything is started.
 """
 
 import asyncio
 import logging
 import multiprocessing
-import os
 import signal
+import socket
 import time
+from multiprocessing import connection
 from types import FrameType
 from typing import NamedTuple
 
@@ -20,12 +22,14 @@ from cotguard.detectors.contract import Detector
 from cotguard.detectors.registry import build
 from cotguard.gateway.admin import create_admin_app
 from cotguard.gateway.app import Gateway, create_app
-from cotguard.gateway.settings import Settings
+from cotguard.gateway.settings import Settings, SettingsError
 from cotguard.policy import Policy, load
 
 __all__ = ["serve"]
 
 _BACKLOG = 4096
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_LOOK_SECONDS = 0.2
 _RESTART_PAUSE = 1.0
 _FAREWELL_SECONDS = 2
 """Time beyond the drain timeout for writing the error that ends a stream."""
@@ -37,7 +41,11 @@ class _Moderation(NamedTuple):
 
 
 def serve(settings: Settings, workers: int) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit status."""
+    """Serve until SIGTERM or SIGINT; returns the exit status. Raises :class:`SettingsError`."""
+    if workers < 1:
+        raise SettingsError("workers: write a number from 1")
+    _check_address("listen", settings.listen, shared=workers > 1)
+    _check_address("admin_listen", settings.admin_listen, shared=False)
     logging.basicConfig(level=logging.INFO, format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s")
     policy = load(settings.policy)
     moderation = _Moderation(policy, build(policy))  # once, before any fork: workers share the compiled automata
@@ -51,7 +59,7 @@ async def _serve(settings: Settings, moderation: _Moderation, index: int, *, sha
     gateway = Gateway(settings, moderation.policy, moderation.detectors)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     runner = web.AppRunner(
         create_app(settings, gateway),
@@ -86,34 +94,52 @@ def _address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def _check_address(name: str, text: str, *, shared: bool) -> None:
+    """Raise :class:`SettingsError` if nothing can listen there: a worker would be started again and again."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(*_address(text), type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
+            probe.bind(address)
+    except OSError as error:
+        raise SettingsError(f"{name}: {text}: {error.strerror}; choose another address") from error
+
+
 def _supervise(settings: Settings, moderation: _Moderation, workers: int) -> int:
     context = multiprocessing.get_context("fork")
     stopping = False
 
     def start(index: int) -> multiprocessing.process.BaseProcess:
         process = context.Process(target=_worker, args=(settings, moderation, index))
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)  # until the worker has got rid of the handler below
         process.start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
         return process
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         nonlocal stopping
         stopping = True
-        for process in processes:
-            if process.pid is not None and process.is_alive():
-                os.kill(process.pid, signal.SIGTERM)
 
+    for number in _STOP_SIGNALS:
+        signal.signal(number, stop)
     processes = [start(index) for index in range(workers)]
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    while any(process.is_alive() for process in processes) or not stopping:
+    while not stopping:
+        connection.wait([process.sentinel for process in processes], timeout=_LOOK_SECONDS)
         for index, process in enumerate(processes):
-            process.join(0.2)
             if not process.is_alive() and not stopping:
                 logging.getLogger("cotguard").error("worker=%d exited=%s restarting", index, process.exitcode)
                 time.sleep(_RESTART_PAUSE)
                 processes[index] = start(index)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
     return 0
 
 
 def _worker(settings: Settings, moderation: _Moderation, index: int) -> None:
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
     uvloop.run(_serve(settings, moderation, index, shared=True))

@@ -10,6 +10,7 @@
 import asyncio
 import time
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import aiohttp
 from aiohttp import web
@@ -19,81 +20,48 @@ from cotguard.gateway.encodings import Decoder
 from cotguard.moderation.exchange import Exchange
 from cotguard.telemetry.metrics import Metrics
 
-__all__ = ["pump"]
+__all__ = ["Pump"]
 
 
-async def pump(
-    upstream: aiohttp.ClientResponse,
-    decoder: Decoder,
-    translator: Translator,
-    exchange: Exchange,
-    response: web.StreamResponse,
-    metrics: Metrics,
-    *,
-    started: float,
-    keep_alive_after: float,
-    idle_timeout: float,
-) -> None:
-    """Run until the translator is finished or the upstream's body ends. ``started``: when the request came, monotonic.
+@dataclass(slots=True)
+class Pump:
+    """Moves one stream. ``started``: when the request came, on the monotonic clock."""
 
-    Raises what reading, decoding, moderating and writing raise; ``TimeoutError`` when nothing is read for
-    ``idle_timeout`` seconds.
-    """
-    stream = _Stream(upstream, decoder, translator, exchange, response, metrics, started)
-    async with asyncio.timeout(None) as idle:
-        watch = asyncio.create_task(stream.watch(idle, keep_alive_after, idle_timeout))
-        try:
-            await stream.run()
-        finally:
-            watch.cancel()
+    upstream: aiohttp.ClientResponse
+    decoder: Decoder
+    translator: Translator
+    exchange: Exchange
+    response: web.StreamResponse
+    metrics: Metrics
+    started: float
+    _received: bool = field(default=False, init=False)
+    _delivered: bool = field(default=False, init=False)
+    _held_since: float | None = field(default=None, init=False)
+    _reading_since: float | None = field(default=None, init=False)  # unset while something is written
 
+    async def run(self, *, keep_alive_after: float, idle_timeout: float) -> None:
+        """Run until the translator is finished or the upstream's body ends.
 
-class _Stream:
-    __slots__ = (
-        "_decoder",
-        "_delivered",
-        "_exchange",
-        "_held_since",
-        "_metrics",
-        "_reading_since",
-        "_received",
-        "_response",
-        "_started",
-        "_translator",
-        "_upstream",
-    )
+        Raises what reading, decoding, moderating and writing raise; ``TimeoutError`` when nothing is read for
+        ``idle_timeout`` seconds.
+        """
+        async with asyncio.timeout(None) as idle:
+            watch = asyncio.create_task(self._watch(idle, keep_alive_after, idle_timeout))
+            try:
+                await self._move()
+            finally:
+                watch.cancel()
 
-    def __init__(
-        self,
-        upstream: aiohttp.ClientResponse,
-        decoder: Decoder,
-        translator: Translator,
-        exchange: Exchange,
-        response: web.StreamResponse,
-        metrics: Metrics,
-        started: float,
-    ) -> None:
-        self._upstream = upstream
-        self._decoder = decoder
-        self._translator = translator
-        self._exchange = exchange
-        self._response = response
-        self._metrics = metrics
-        self._started = started
-        self._received = self._delivered = False
-        self._held_since: float | None = None
-        self._reading_since: float | None = None  # unset while something is written
-
-    async def run(self) -> None:
-        translator, exchange, metrics = self._translator, self._exchange, self._metrics
-        read, write, clock = self._upstream.content.readany, self._response.write, time.monotonic
+    async def _move(self) -> None:
+        translator, exchange, metrics = self.translator, self.exchange, self.metrics
+        read, write, clock = self.upstream.content.readany, self.response.write, time.monotonic
         now = clock()
         while not translator.finished:
             self._reading_since = now
             data = await read()
             self._reading_since = None
             now = clock()
-            written = translator.receive(self._decoder.feed(data)) if data else translator.end()
+            written = translator.receive(self.decoder.feed(data)) if data else translator.end()
             if written:
                 await write(written)
                 read_at, now = now, clock()
@@ -109,20 +77,20 @@ class _Stream:
 
     def _note_first(self, now: float) -> None:
         """Times to the first text, received and delivered."""
-        first_token = self._metrics.first_token
-        if not self._received and self._exchange.received:
+        first_token = self.metrics.first_token
+        if not self._received and self.exchange.received:
             self._received = True
-            first_token.labels("upstream").observe(now - self._started)
-        if self._exchange.delivered:
+            first_token.labels("upstream").observe(now - self.started)
+        if self.exchange.delivered:
             self._delivered = True
-            first_token.labels("delivered").observe(now - self._started)
+            first_token.labels("delivered").observe(now - self.started)
 
     def _note_held(self, now: float, *, held: bool) -> None:
         if self._held_since is not None:
-            self._metrics.held_seconds.observe(now - self._held_since)
+            self.metrics.held_seconds.observe(now - self._held_since)
         self._held_since = now if held else None
 
-    async def watch(self, idle: asyncio.Timeout, keep_alive_after: float, idle_timeout: float) -> None:
+    async def _watch(self, idle: asyncio.Timeout, keep_alive_after: float, idle_timeout: float) -> None:
         """Write a comment for every ``keep_alive_after`` seconds of silence with text on hold; let ``idle`` expire."""
         wrote = 0.0
         with suppress(ConnectionError):  # the client is gone: the pump learns it too
@@ -135,10 +103,10 @@ class _Stream:
                         idle.reschedule(asyncio.get_running_loop().time())
                         return
                     pause = min(pause, left)
-                    if self._exchange.held:
+                    if self.exchange.held:
                         due = max(reading_since, wrote) + keep_alive_after - now
                         if due <= 0:
                             wrote, due = now, keep_alive_after
-                            await self._response.write(self._translator.keep_alive())
+                            await self.response.write(self.translator.keep_alive())
                         pause = min(pause, due)
                 await asyncio.sleep(pause)

@@ -70,6 +70,11 @@ class Exchange:
         """Characters on hold now."""
         return self._ledger.received - self._ledger.decided
 
+    @property
+    def bypassed(self) -> bool:
+        """Whether text went unmoderated because a detector failed and the policy fails open."""
+        return any(verdict.outcome is Outcome.BYPASSED for verdict in self._ledger.tally)
+
     def lane(self, index: int) -> Lane:
         """The lane of choice ``index``."""
         lane = self._lanes.get(index)
