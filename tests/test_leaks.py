@@ -330,9 +330,6 @@ async def test_every_place_of_the_seam(upstream: Upstream, make_proxy: ProxyFact
         await across_the_seam(proxy, upstream, planted, at, random.Random(at))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="MarkerView closes the reasoning at an inline marker: values across it are not seen"
-)
 async def test_values_across_an_inline_marker(upstream: Upstream, make_proxy: ProxyFactory) -> None:
     """A client that splits the thought off joins nothing; a person reads both."""
     text = "<think>The record says ann.lee</think>@example.com , noted." + AFTER

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from cotguard.detectors.contract import Detector, RequestFacts, Scope, Session
+from cotguard.moderation.bridges import REACH, Bridges
 from cotguard.moderation.replacement import Replacer
 from cotguard.moderation.verdict import Ledger, Outcome, Verdict
 from cotguard.moderation.view import Edit, View
@@ -20,7 +21,7 @@ __all__ = ["MAX_HELD_CHARS", "Channel", "ModerationFault", "Terms"]
 MAX_HELD_CHARS = 65_536
 """Characters one channel may hold before its exchange fails closed: several times the longest value known."""
 
-TAIL_CHARS = 256
+TAIL_CHARS = REACH
 """How much of a channel's end the next channel's detectors see as context."""
 
 
@@ -72,6 +73,7 @@ class Channel:
     """See the module. ``key`` and ``head`` are the caller's; ``blocked`` is set once a block decision is reached."""
 
     __slots__ = (
+        "_bridges",
         "_findings",
         "_offset",
         "_sessions",
@@ -103,6 +105,7 @@ class Channel:
         self._terms = terms
         self._sessions: list[Session] = []
         self._stables: list[int] = []
+        self._bridges = Bridges(terms.detectors, terms.facts)
         self._offset = 0  # where the open sessions' offset 0 is
         self._findings: list[_Finding] = []
         self._withheld: ChannelKind | None = None
@@ -143,7 +146,9 @@ class Channel:
         if text:
             self.received += len(text)
             self._terms.ledger.received += len(text)
-            self._tail = (self._tail + text)[-TAIL_CHARS:]
+        tail = self._tail
+        if text:
+            self._tail = (tail + text)[-TAIL_CHARS:]
         self.closed = final
         early: list[Span] = []
         try:
@@ -151,10 +156,23 @@ class Channel:
                 spans, self._stables[index] = session.advance(text, final)
                 for span in spans:
                     self._take(span, early)
+            if self._view.markers or self._bridges.open:
+                self._bridge(tail, text, final=final)
         except Exception as error:
             self._fail(error)
         self.stable = self._offset + min(self._stables) if self._stables else self.received
+        if self._bridges.open:
+            self.stable = min(self.stable, self._bridges.stable)
         return early
+
+    def _bridge(self, tail: str, text: str, *, final: bool) -> None:
+        """Look for values across markers in ``text``, which ``tail`` precedes."""
+        view, bridges = self._view, self._bridges
+        spans = bridges.feed(tail, text, self.received, view.markers, view.kind_at)
+        if final:
+            spans += bridges.finish()
+        for span in spans:
+            self.add(Span(max(span.start, self.released), span.end, span.entity, span.score, span.detector))
 
     def _fail(self, error: Exception) -> None:
         kind = self._view.kind_at(self.released)
@@ -164,6 +182,7 @@ class Channel:
         self._terms.ledger.tally[Verdict("", kind, Action.ALLOW, Outcome.BYPASSED)] += 1
         self._sessions = []
         self._stables = []
+        self._bridges = Bridges((), self._terms.facts)
 
     def _fault(self, message: str) -> ModerationFault:
         kind = self._view.kind_at(self.released)

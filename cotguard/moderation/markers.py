@@ -165,20 +165,23 @@ def initial_kind(model: str) -> ChannelKind:
 class MarkerView(PlainView):
     """See the module. ``initial`` is the kind of text before the first marker."""
 
-    __slots__ = ("_families", "_kinds", "_line_start", "_markers", "_turns", "_waiting")
+    __slots__ = ("_families", "_kinds", "_line_start", "_markers", "_turns", "_waiting", "markers")
 
     def __init__(self, initial: ChannelKind) -> None:
         super().__init__(initial)
         self._families = [_TEMPLATE] if initial is ChannelKind.REASONING else []  # those the text is inside of
         self._turns = [0]  # where kinds begin, and which
         self._kinds = [initial]
-        self._markers: list[tuple[int, int]] = []
+        self._markers: list[tuple[int, int]] = []  # those not yet rendered
+        self.markers: list[tuple[int, int]] = []  # those in the last piece
         self._line_start = True  # the next character begins a line
         self._waiting = ""  # what may become a marker
 
     def feed(self, raw: str, final: bool) -> str:
         if self._pending or not raw.isascii():
             raw = self._pair_surrogates(raw, final)
+        if self.markers:
+            self.markers = []
         if self._waiting or self._line_start or _TRIGGER.search(raw) is not None:
             raw = self._recognise(self._waiting + raw, final)
         self._buffer += raw
@@ -213,6 +216,7 @@ class MarkerView(PlainView):
 
     def _pass(self, marker: _Marker, start: int, end: int) -> None:
         self._markers.append((start, end))
+        self.markers.append((start, end))
         if marker.role is _Role.STRUCTURE:
             return
         families = self._families

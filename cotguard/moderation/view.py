@@ -24,6 +24,11 @@ class View(Protocol):
         """Text before this offset may be rendered: the view's own tokens (numbers, markers) are complete."""
         ...
 
+    @property
+    def markers(self) -> Sequence[tuple[int, int]]:
+        """Ranges of markers in the text that the last ``feed`` added."""
+        ...
+
     def feed(self, raw: str, final: bool) -> str:
         """Take raw text, return the text it adds. What cannot be read yet (half an escape) waits inside."""
         ...
@@ -56,6 +61,8 @@ class PlainView:
     """
 
     __slots__ = ("_base", "_buffer", "_kind", "_pending")
+
+    markers: Sequence[tuple[int, int]] = ()
 
     def __init__(self, kind: ChannelKind) -> None:
         self._kind = kind
