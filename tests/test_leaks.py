@@ -330,14 +330,32 @@ async def test_every_place_of_the_seam(upstream: Upstream, make_proxy: ProxyFact
         await across_the_seam(proxy, upstream, planted, at, random.Random(at))
 
 
-async def test_values_across_an_inline_marker(upstream: Upstream, make_proxy: ProxyFactory) -> None:
+async def across_a_marker(proxy: Proxy, upstream: Upstream, planted: Planted, at: int, rng: random.Random) -> None:
     """A client that splits the thought off joins nothing; a person reads both."""
-    text = "<think>The record says ann.lee</think>@example.com , noted." + AFTER
-    upstream.handler = streaming(
-        [*(chunk({"content": piece}) for piece in cut(text, random.Random(1))), finish(), DONE]
-    )
-    _, body = await post((await make_proxy()).url, stream=True)
-    assert re.fullmatch(f"<think>The record says {LABELS}</think>{LABELS} , noted." + AFTER, texts(body)[0, "content"])
+    before, _, after = planted.carrier.partition("{}")
+    thought, answer = before + planted.value[:at], planted.value[at:] + after + AFTER
+    text = f"<think>{thought}</think>{answer}"
+    upstream.handler = streaming([*(chunk({"content": piece}) for piece in cut(text, rng)), finish(), DONE])
+    _, body = await post(proxy.url, stream=True)
+    wanted = f"<think>{re.escape(before)}{LABELS}</think>{LABELS}{re.escape(after + AFTER)}"
+    assert re.fullmatch(wanted, texts(body)[0, "content"]), f"{planted.entity} cut at {at}"
+
+
+@each_value
+async def test_values_across_an_inline_marker(upstream: Upstream, make_proxy: ProxyFactory, planted: Planted) -> None:
+    rng = random.Random(planted.value)
+    proxy = await make_proxy()
+    for at in rng.sample(range(1, len(planted.value.partition("-----END")[0])), 3):
+        await across_a_marker(proxy, upstream, planted, at, rng)
+
+
+@pytest.mark.long
+@each_value
+async def test_every_place_of_an_inline_marker(upstream: Upstream, make_proxy: ProxyFactory, planted: Planted) -> None:
+    """A footer that a marker breaks is none: the block then hides the rest, so no key is cut in its footer here."""
+    proxy = await make_proxy()
+    for at in range(1, len(planted.value.partition("-----END")[0])):
+        await across_a_marker(proxy, upstream, planted, at, random.Random(at))
 
 
 # --- Streams that stop inside a value ----------------------------------------------------------------------------

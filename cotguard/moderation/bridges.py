@@ -86,7 +86,7 @@ class Bridges:
     ) -> list[Span]:
         """Take ``text``, which ends at the offset ``end`` and holds ``markers``. Returns values across markers.
 
-        ``before``: the text before it, at least ``REACH`` characters or all. ``kind_at``: the kind of text at an offset.
+        ``before``: the text before it, at least ``REACH`` characters or all. ``kind_at``: the kind at an offset.
         """
         around = before + text
         origin, at = end - len(around), end - len(text)
