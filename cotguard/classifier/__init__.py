@@ -1,0 +1,1 @@
+"""The learned detector: an ONNX token classifier served inside the stream."""

@@ -1,0 +1,1 @@
+"""The token classifier: labels, windows, model, judging and calibration."""
