@@ -2,15 +2,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+NATIVE := build/native/.ready
+RUN_NATIVE := PYTHONSAFEPATH=1 PYTHONPATH=build/native:. $(BIN)/python
 
-.PHONY: help demo test test-long bench lint schema clean
+.PHONY: help demo test test-long test-native native bench bench-native lint schema clean
 
 help: ## show this help
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+$(TRAIN_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,train]'
 	@touch $@
 
 demo: $(READY) ## watch a moderated stream beside the raw one
@@ -25,6 +31,20 @@ test-long: $(READY) ## the property tests with at least 20,000 cases a detector 
 bench: $(READY) ## cost beside two minimal proxies, in one run
 	$(BIN)/python -m loadtest.bench
 
+$(NATIVE): $(READY) setup.py $(shell find cotguard -name '*.py')
+	rm -rf build
+	COTGUARD_NATIVE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation --target build/native .
+	@touch $@
+
+native: $(NATIVE) ## compile the core to build/native (needs a C compiler)
+
+test-native: $(NATIVE) ## all tests but the long ones, with the compiled core
+	$(RUN_NATIVE) -m pytest -q -m "not long"
+
+bench-native: $(NATIVE) ## the same as bench, with the compiled core
+	$(RUN_NATIVE) -m loadtest.bench
+
 lint: $(READY) ## ruff and mypy, strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,6 +52,14 @@ lint: $(READY) ## ruff and mypy, strict
 
 schema: $(READY) ## write the policy language's JSON Schema
 	$(BIN)/python -m cotguard.policy.schema
+
+train: $(TRAIN_READY) ## from data to bundles, hours: DATA=folder; goes on where it was (OPTIONS="--minutes 240")
+	$(BIN)/python -m models.pipeline $(if $(DATA),--data $(DATA)) $(OPTIONS)
+
+train-smoke: $(TRAIN_READY) ## all of that on a small sample, in a temporary folder; without DATA on made-up text
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$(BIN)/python -m models.pipeline --smoke $(if $(DATA),--data $(DATA)) --runs "$$folder/runs" --out "$$folder/out" && \
+	cat "$$folder/out/trade-off.md"
 
 clean: ## remove what the targets made
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

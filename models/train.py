@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from models.tagger.checkpoint import Checkpoint, Point, load_checkpoint, save_checkpoint
 from models.tagger.examples import Example, digest, read
-from models.tagger.judging import DEFAULT_GEOMETRY, judge, torch_runner
+from models.tagger.judging import DEFAULT_GEOMETRY, TorchRunner, judge
 from models.tagger.labels import ENTITIES
 from models.tagger.losses import loss
 from models.tagger.model import Tagger, load, load_tokenizer, pretrained, pretrained_folder, save, shrink
@@ -235,7 +235,7 @@ class _Run:
     def _judge(self) -> Point:
         """Figures at threshold 0.5 on part of the development sets."""
         self.model.eval()
-        runner, half = torch_runner(self.model), np.full(len(ENTITIES), 0.5, dtype=np.float32)
+        runner, half = TorchRunner(self.model), np.full(len(ENTITIES), 0.5, dtype=np.float32)
         rows = {name: table(judge(runner, self.tokenizer, texts, DEFAULT_GEOMETRY)) for name, texts in self.dev.items()}
         self.model.train()
         found, labels = masking(rows["dev"], half), label_figures(rows["dev"], half)

@@ -20,10 +20,9 @@ from models.tagger.labels import ENTITIES, HAZARDS
 from models.tagger.model import Tagger
 from models.tagger.windows import align
 
-__all__ = ["DEFAULT_GEOMETRY", "Answers", "Geometry", "Judged", "Runner", "judge", "torch_runner"]
+__all__ = ["DEFAULT_GEOMETRY", "Answers", "Geometry", "Judged", "Runner", "TorchRunner", "judge"]
 
 Floats = NDArray[np.float32]
-_WINDOWS_A_RUN = 32
 
 
 class Geometry(NamedTuple):
@@ -45,7 +44,14 @@ class Answers(NamedTuple):
 
 
 class Runner(Protocol):
-    """A model in whatever form; ids, mask and types are (windows, pieces)."""
+    """A model in whatever form; ids, mask and types are (windows, pieces).
+
+    ``windows`` is how many it is given at once. Dynamic int8 takes the scale of activations from all of its input,
+    so that an answer would depend on the other windows: such a model gets them one by one, as in the stream.
+    """
+
+    @property
+    def windows(self) -> int: ...
 
     def __call__(self, ids: Integers, mask: Integers, types: Integers, /) -> Answers: ...
 
@@ -87,7 +93,7 @@ def judge(
     windows = sorted(_windows(judged, geometry), key=lambda window: window.end - window.start)
     with tqdm(total=len(windows), desc=title, disable=title is None, mininterval=5, leave=False) as bar:
         rest = iter(windows)
-        while some := list(islice(rest, _WINDOWS_A_RUN)):
+        while some := list(islice(rest, runner.windows)):
             _run(runner, tokenizer, judged, some)
             bar.update(len(some))
     return judged
@@ -123,15 +129,19 @@ def _run(runner: Runner, tokenizer: Tokenizer, judged: Sequence[Judged], windows
         np.maximum(text.hazards, answers.hazards[row], out=text.hazards)
 
 
-def torch_runner(model: Tagger) -> Runner:
-    """``model`` as it stands, its mode included, on the device it is on."""
+class TorchRunner:
+    """``model`` as it stands, its mode included, on the device it is on; in bfloat16 or exactly."""
 
-    def run(ids: Integers, mask: Integers, types: Integers, /) -> Answers:
-        device = next(model.parameters()).device
+    windows = 32
+
+    def __init__(self, model: Tagger, *, exact: bool = False) -> None:
+        self._model = model
+        self._exact = exact
+
+    def __call__(self, ids: Integers, mask: Integers, types: Integers, /) -> Answers:
+        device = next(self._model.parameters()).device
         inputs = [torch.from_numpy(array).to(device) for array in (ids, mask, types)]
-        with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16):
-            logits = model(*inputs)
+        with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=not self._exact):
+            logits = self._model(*inputs)
         tags = logits.tags.float().softmax(-1).cpu().numpy()
         return Answers(tags, logits.hazards.float().sigmoid().cpu().numpy())
-
-    return run
