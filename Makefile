@@ -3,8 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 TRAIN_READY := .venv/.ready-train
+NATIVE := build/native/.ready
+RUN_NATIVE := PYTHONSAFEPATH=1 PYTHONPATH=build/native:. $(BIN)/python
 
-.PHONY: help demo test test-long bench lint schema train train-smoke clean
+.PHONY: help demo test test-long test-native native bench bench-native lint schema train train-smoke clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -29,6 +31,20 @@ test-long: $(READY) ## the property tests with at least 20,000 cases a detector 
 
 bench: $(READY) ## cost beside two minimal proxies, in one run
 	$(BIN)/python -m loadtest.bench
+
+$(NATIVE): $(READY) setup.py $(shell find cotguard -name '*.py')
+	rm -rf build
+	COTGUARD_NATIVE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation --target build/native .
+	@touch $@
+
+native: $(NATIVE) ## compile the core to build/native (needs a C compiler)
+
+test-native: $(NATIVE) ## all tests but the long ones, with the compiled core
+	$(RUN_NATIVE) -m pytest -q -m "not long" --ignore tests/test_dialect_chat.py # it stands in for compiled classes
+
+bench-native: $(NATIVE) ## the same as bench, with the compiled core
+	$(RUN_NATIVE) -m loadtest.bench
 
 lint: $(READY) ## ruff and mypy, strict
 	$(BIN)/ruff check .

@@ -26,10 +26,10 @@ line break parts from the others are left.
 """
 
 import base64
-import copy
 import re
 import string
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
 
 from cotguard.detectors.characters import CharacterReader, Characters, fold_text, glues, has_escape
 from cotguard.detectors.contract import Scope, Session
@@ -114,7 +114,7 @@ _HEX_ALPHABET = _Alphabet(_see_hex)
 class KnownValues:
     """Finds ``values`` and reports them as ``entity``. ``ValueError`` says which is too short, not what it is."""
 
-    name = "known-values"
+    name: Final = "known-values"
 
     def __init__(self, values: Sequence[str], entity: str = "KNOWN_VALUE") -> None:
         self.entities = frozenset({entity})
@@ -183,8 +183,9 @@ class _Scanner:
         self._found: tuple[int, int] | None = None  # a match that waits for the next character
 
     def copy(self) -> "_Scanner":
-        twin = copy.copy(self)
+        twin = _Scanner(self._reading)
         twin.cursor = self.cursor.copy()
+        twin._gap, twin._glued, twin._adjacent, twin._found = self._gap, self._glued, self._adjacent, self._found
         return twin
 
     @property

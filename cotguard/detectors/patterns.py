@@ -21,7 +21,7 @@ the same piece as the value.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import hyperscan
 import re2
@@ -43,7 +43,7 @@ _KEPT = 2 * BEFORE_CHARS
 class PatternDetector:
     """Finds the values of ``rules``. ``ValueError`` names a rule that cannot be compiled."""
 
-    name = "patterns"
+    name: Final = "patterns"
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self._rules = [_CompiledRule(rule) for rule in rules]

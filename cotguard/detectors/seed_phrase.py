@@ -29,7 +29,7 @@ from collections import deque
 from collections.abc import Sequence
 from importlib.resources import files
 from itertools import islice
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from cotguard.detectors.characters import CharacterReader, Characters
 from cotguard.detectors.contract import Scope, Session
@@ -93,8 +93,8 @@ def _checksum_holds(numbers: Sequence[int]) -> bool:
 class SeedPhrases:
     """Finds BIP 39 seed phrases in English."""
 
-    name = "seed-phrase"
-    entities = frozenset({ENTITY})
+    name: Final = "seed-phrase"
+    entities: Final = frozenset({ENTITY})
 
     def open(self, scope: Scope) -> Session | None:
         return _SeedPhraseSession(scope.context)

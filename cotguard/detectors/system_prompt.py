@@ -26,6 +26,7 @@ import re
 from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Final
 
 from cotguard.detectors.characters import CharacterReader, Characters, glues
 from cotguard.detectors.contract import Scope, Session
@@ -54,8 +55,8 @@ _DEAD = -1
 class SystemPromptRecall:
     """Finds ``min_words`` or more consecutive words of a system prompt of the request."""
 
-    name = "system-prompt"
-    entities = frozenset({ENTITY})
+    name: Final = "system-prompt"
+    entities: Final = frozenset({ENTITY})
 
     def __init__(self, min_words: int = 8) -> None:
         if min_words < 2:

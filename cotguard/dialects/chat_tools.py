@@ -9,6 +9,7 @@ Some servers send several calls under one index: a different id together with a 
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from cotguard.dialects.contract import ErrorKind, UpstreamFault
 from cotguard.dialects.table import HOLE, Shape, Step
@@ -37,9 +38,9 @@ class Fed:
 @dataclass(slots=True)
 class _Call:
     form: str
-    id: object = None
+    id: Any = None  # not `object`, which mypyc cannot look up here
     name: str = field(default="", repr=False)
-    index: object = None
+    index: Any = None  # not `object`, which mypyc cannot look up here
     key: Hashable = None
     dropped: bool = False
     fragment: dict[str, object] = field(default_factory=dict)

@@ -6,6 +6,7 @@ that cannot be had are wrong settings and are told before anything is started.
 """
 
 import asyncio
+import gc
 import logging
 import multiprocessing
 import signal
@@ -49,6 +50,8 @@ def serve(settings: Settings, workers: int) -> int:
     logging.basicConfig(level=logging.INFO, format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s")
     policy = load(settings.policy)
     moderation = _Moderation(policy, build(policy))  # once, before any fork: workers share the compiled automata
+    gc.collect()
+    gc.freeze()  # what lives as long as the process is not looked through again, nor copied by a worker's collector
     if workers == 1:
         uvloop.run(_serve(settings, moderation, 0, shared=False))
         return 0

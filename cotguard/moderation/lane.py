@@ -16,6 +16,7 @@ What is written therefore depends on the order of texts in the exchange, and not
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 from cotguard.moderation.channel import Channel, Terms
 from cotguard.moderation.view import View
@@ -35,7 +36,7 @@ class Emission:
     """Text to be written for the channel ``key``; ``head`` is what ``open`` was given, the first time."""
 
     key: Hashable
-    head: object
+    head: Any  # not `object`, which mypyc cannot look up here
     text: str
 
 

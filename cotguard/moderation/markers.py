@@ -165,7 +165,7 @@ def initial_kind(model: str) -> ChannelKind:
 class MarkerView(PlainView):
     """See the module. ``initial`` is the kind of text before the first marker."""
 
-    __slots__ = ("_families", "_kinds", "_line_start", "_markers", "_turns", "_waiting", "markers")
+    __slots__ = ("_families", "_kinds", "_line_start", "_markers", "_turns", "_waiting")
 
     def __init__(self, initial: ChannelKind) -> None:
         super().__init__(initial)
@@ -173,7 +173,6 @@ class MarkerView(PlainView):
         self._turns = [0]  # where kinds begin, and which
         self._kinds = [initial]
         self._markers: list[tuple[int, int]] = []  # those not yet rendered
-        self.markers: list[tuple[int, int]] = []  # those in the last piece
         self._line_start = True  # the next character begins a line
         self._waiting = ""  # what may become a marker
 

@@ -12,6 +12,8 @@ from cotguard.spans import ChannelKind
 
 __all__ = ["Edit", "PlainView", "View"]
 
+_HIGH_SURROGATES = (chr(0xD800), chr(0xDBFF))
+
 Edit = tuple[int, int, str]
 """``(start, end, replacement)`` in text offsets."""
 
@@ -60,15 +62,14 @@ class PlainView:
     Servers cut escaped surrogate pairs over two deltas; a half that finds no partner becomes U+FFFD.
     """
 
-    __slots__ = ("_base", "_buffer", "_kind", "_pending")
-
-    markers: Sequence[tuple[int, int]] = ()
+    __slots__ = ("_base", "_buffer", "_kind", "_pending", "markers")
 
     def __init__(self, kind: ChannelKind) -> None:
         self._kind = kind
         self._buffer = ""
         self._base = 0
         self._pending = ""
+        self.markers: list[tuple[int, int]] = []
 
     @property
     def settled(self) -> int:
@@ -82,7 +83,7 @@ class PlainView:
 
     def _pair_surrogates(self, raw: str, final: bool) -> str:
         raw, self._pending = self._pending + raw, ""
-        if not final and raw and "\ud800" <= raw[-1] <= "\udbff":
+        if not final and raw and _HIGH_SURROGATES[0] <= raw[-1] <= _HIGH_SURROGATES[1]:
             raw, self._pending = raw[:-1], raw[-1]
         try:
             raw.encode()

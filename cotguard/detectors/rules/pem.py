@@ -18,6 +18,7 @@ Known limit: a header that is merely quoted in prose, with no footer after it, h
 
 import re
 from collections.abc import Sequence
+from typing import Final
 
 from cotguard.detectors.contract import Scope, Session
 from cotguard.detectors.normalize import Normalizer
@@ -50,8 +51,8 @@ _HEADER_BEGUN = re.compile(
 class PrivateKeyDetector:
     """Finds private keys in PEM, OpenSSH, PGP and SSH2 armour."""
 
-    name = "pem"
-    entities = frozenset((_ENTITY,))
+    name: Final = "pem"
+    entities: Final = frozenset((_ENTITY,))
 
     def open(self, scope: Scope) -> Session | None:
         return _PrivateKeySession(scope.context)
