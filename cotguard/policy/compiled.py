@@ -121,7 +121,8 @@ def _row(document: PolicyDocument, rules: Sequence[int]) -> _Row:
     for rule in (document.rules[index] for index in rules):
         if rule.min_score == 0:
             return _Row(tuple(steps), rule.action)
-        steps.append((rule.min_score, rule.action))
+        if not steps or rule.min_score < steps[-1][0]:  # else no score is left to it
+            steps.append((rule.min_score, rule.action))
     return _Row(tuple(steps), document.default)
 
 
