@@ -157,6 +157,14 @@ async def test_a_signal_while_a_worker_is_being_replaced(upstream: Upstream, tmp
         assert not second.is_running()
 
 
+async def test_workers_end_with_their_parent(upstream: Upstream, tmp_path: Path) -> None:
+    async with serving(upstream.url, tmp_path, workers=2) as served:
+        workers = psutil.Process(served.process.pid).children()
+        served.process.kill()
+        _, alive = psutil.wait_procs(workers, timeout=10)
+        assert not alive
+
+
 @pytest.mark.parametrize("workers", [0, 1, 2])
 async def test_settings_that_cannot_be_served(tmp_path: Path, workers: int) -> None:
     with socket.socket() as taken:

@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import signal
 import socket
+import sys
 import time
 from multiprocessing import connection
 from types import FrameType
@@ -64,6 +65,9 @@ async def _serve(settings: Settings, moderation: _Moderation, index: int, *, sha
     loop = asyncio.get_running_loop()
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
+    parent = multiprocessing.parent_process()
+    if parent is not None:  # ready when it is gone: a worker that nobody stops any more stops by itself
+        loop.add_reader(parent.sentinel, stop.set)
     runner = web.AppRunner(
         create_app(settings, gateway),
         handler_cancellation=True,
@@ -81,11 +85,13 @@ async def _serve(settings: Settings, moderation: _Moderation, index: int, *, sha
     await site.start()
     bound = runner.addresses[0]
     admin_bound = admin.addresses[0]
-    print(  # noqa: T201  # the one line that says the proxy is ready
+    # The line that says the proxy is ready is written at once: workers share the output, and print may write its end
+    # apart.
+    sys.stdout.write(
         f"cotguard listens on http://{bound[0]}:{bound[1]} for {settings.upstream} with policy "
-        f"{gateway.policy.name}; admin on http://{admin_bound[0]}:{admin_bound[1]}",
-        flush=True,
+        f"{gateway.policy.name}; admin on http://{admin_bound[0]}:{admin_bound[1]}\n"
     )
+    sys.stdout.flush()
     await stop.wait()
     gateway.drain()
     await runner.cleanup()
