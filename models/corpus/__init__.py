@@ -1,0 +1,1 @@
+"""The classifier's corpus: readers of labelled data, and a generator of traces with planted values."""
