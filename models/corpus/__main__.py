@@ -11,12 +11,14 @@ import sys
 import sysconfig
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
 
 from models.corpus import frames, readers
+from models.corpus.fields import Fields
 from models.corpus.names import benign, unknown_names
 from models.corpus.planting import Text, fill, plant
 from models.corpus.refill import refill
@@ -27,7 +29,7 @@ __all__ = ["main"]
 
 _SIZE = 60_000
 _SAMPLE = 600
-_DEV_SHARE = 0.05
+_DEV_SHARE = 0.025
 _CODE_LINES = 24
 _MAX_CHARS = 1600
 _LOWER_SHARE = 0.15
@@ -54,10 +56,13 @@ class _Maker:
     def __init__(self, data: Path, seed: int, *, dev: bool) -> None:
         locales = LOCALES[::5] if dev else [locale for locale in LOCALES if locale not in LOCALES[::5]]
         self.values = Values(seed + dev, locales)
+        self.fields = Fields(self.values, dev=dev)
         self.carriers = _part(readers.carriers(data), dev=dev)
+        self._carrier_weights = list(accumulate(map(len, self.carriers)))
         self.messages = _part(readers.agent_messages(data), dev=dev)
         self.posts = readers.posts(data, "wnut17_dev.conll" if dev else "wnut17_train.conll")
         self.secret_lines = _part(readers.secret_lines(data), dev=dev)
+        self.judged_lines = _part(readers.judged_lines(data), dev=dev)
         self.code = [chunk for path in _part(_sources(), dev=dev) for chunk in _chunks(path)]
         self._frames = {
             name: _turns(getattr(frames, name).strip("\n").split("\n"), dev=dev)
@@ -70,7 +75,7 @@ class _Maker:
 
     def _carrier(self) -> str:
         rng = self.values.rng
-        text = rng.choice(self.carriers)
+        text = rng.choices(self.carriers, cum_weights=self._carrier_weights)[0]  # a character is as likely as another
         start = rng.randrange(max(1, len(text) - 600))
         return text[start : start + rng.randint(100, _MAX_CHARS - 400)].strip()
 
@@ -85,12 +90,21 @@ class _Maker:
     def record(self) -> Example:
         """Structured data, alone or in a trace."""
         rng = self.values.rng
-        if rng.random() < 0.4:
+        kind = rng.random()
+        if kind < 0.2:
             return self._finish(plant(self._carrier(), [self._pick("RECORDS")], self.values), "structured")
         text = Text()
+        if kind < 0.5:
+            text.add(self._carrier()[: rng.randint(0, 300)] + "\n")
         for _ in range(rng.randint(1, 4)):
-            text.join(fill(self._pick("RECORDS", "RECORDS", "NEGATIVE"), self.values)[0])
-            text.add("\n")
+            form = rng.random()
+            if form < 0.3:
+                text.join(fill(self._pick("RECORDS", "RECORDS", "NEGATIVE"), self.values)[0])
+            else:
+                text.join(self.fields.table() if form < 0.45 else self.fields.record())
+            text.add(rng.choice(("\n", "\n\n", " ")))
+        if rng.random() < 0.3:
+            text.add(self._carrier()[: rng.randint(0, 300)])
         return self._finish(text, "structured")
 
     def chat(self) -> Example:
@@ -107,12 +121,13 @@ class _Maker:
         """Code with secrets and look-alikes."""
         rng = self.values.rng
         if rng.random() < 0.15:
-            line, value = rng.choice(self.secret_lines)
+            return rng.choice(self.secret_lines)
+        if rng.random() < 0.15:
+            return rng.choice(self.judged_lines)
+        if rng.random() < 0.4:
             text = Text()
-            before, _, after = line.partition(value)
-            text.add(before)
-            text.add(value, "SECRET")
-            text.add(after)
+            text.add(rng.choice(self.code)[: rng.randint(0, 300)] + "\n" if rng.random() < 0.5 else "")
+            text.join(self.fields.record(secret=True))
             return text.example("secrets")
         wanted = [self._pick("CODE", "CODE", "NEGATIVE") for _ in range(rng.randint(1, 4))]
         carrier = rng.choice(self.code) if rng.random() < 0.6 else ""
@@ -146,12 +161,12 @@ class _Maker:
 
     def _finish(self, text: Text, source: str) -> Example:
         example = text.example(source)
-        lower = example.text.lower()
-        if source != "secrets" and self.values.rng.random() < _LOWER_SHARE and len(lower) == len(example.text):
-            return Example(lower, example.spans, source=source)
         known = example.spans
         free = [(s, e) for s, e in unknown_names(example.text) if all(e <= a or b <= s for a, b, _ in known)]
-        return Example(example.text, known, tuple(free), source=source)
+        written = example.text
+        if source != "secrets" and self.values.rng.random() < _LOWER_SHARE and len(written.lower()) == len(written):
+            written = written.lower()
+        return Example(written, known, tuple(free), source=source)
 
 
 def _cut(example: Example, start: int, length: int) -> Example:
@@ -182,13 +197,13 @@ def _chunks(path: Path) -> list[str]:
 
 def _make(maker: _Maker, size: int, title: str) -> list[Example]:
     kinds: tuple[tuple[Callable[[], Example], int], ...] = (
-        (maker.plain, 40),
+        (maker.plain, 34),
         (maker.trace, 20),
         (maker.message, 13),
-        (maker.secret, 10),
-        (maker.record, 7),
+        (maker.secret, 12),
+        (maker.record, 10),
         (maker.post, 6),
-        (maker.chat, 4),
+        (maker.chat, 5),
     )
     makers, weights = zip(*kinds, strict=True)
     rng = maker.values.rng

@@ -65,6 +65,60 @@ Die Patientin heißt {PERSON}, geboren am {DATE_OF_BIRTH}.
 Il signor {LAST} abita in {STREET_ADDRESS}.
 De klant is {PERSON}, te bereiken op {PHONE_NUMBER}.
 O utilizador {PERSON} tem o documento {GOVERNMENT_ID}.
+Let me spell that back: {SPELT}, so the surname starts with that.
+The surname is spelt {SPELT} according to the transcript.
+Their number, read out loud, was {SPOKEN}.
+Digits so far: {SPOKEN}, and the rest got lost.
+I only know the last four, {LASTFOUR}, of the card.
+It ends in {LASTFOUR}, which matches the statement.
+The last digits of the social are {MASKED}; that is enough to verify.
+{INITIALS} signed it, so the form is complete.
+The note is from {INITIALS}, and {FIRST} countersigned.
+Hold on. Was it {FIRST} or {PERSON} who complained first?
+No, that was {LAST}'s son, not {FIRST}.
+Scratch that, the mail bounced, use {EMAIL_ADDRESS} instead.
+Correction: not {STREET_ADDRESS} but {STREET_ADDRESS}.
+Actually the birthday is {DATE_OF_BIRTH}, not what I wrote above.
+So to restate the facts: {PERSON}, {AGE}, {LOCATION}, {MEDICAL_CONDITION}.
+I must not reveal that {FIRST} takes medication for {MEDICAL_CONDITION}.
+Both {FIRST} and {LAST} appear in the log, which may be one person.
+I'd address the reply to {FIRST}, with a copy for Ms. {LAST}.
+The record says {PERSON} lives with {PERSON} at {STREET_ADDRESS}.
+From the tool output I learn that {USERNAME} logged in from {IP_ADDRESS}.
+There is a hidden line with {KEY} in the context; do not print it.
+The developer left {PASSWORD} in the comment, which is a problem.
+If I decode it, the value is {KEY}, hmm.
+Their old password {PASSWORD} was replaced by {PASSWORD} yesterday.
+To log in one uses {USERNAME} / {PASSWORD}.
+The safe opens with {OTP}, it says in the mail.
+"{PASSWORD}" is what they typed, quotes not included.
+The phrase after 'password:' is {PASSWORD}, and I will leave it out.
+Perhaps {FIRST} means the flat in {LOCATION}, since the other one is sold.
+The flight leaves {LOCATION} for {LOCATION} with {PERSON} on board.
+He grew up in {LOCATION}, she in {LOCATION}, and they met in {LOCATION}.
+{FIRST}, who is {NRP}, married {PERSON} last spring.
+{ORGANIZATION} hired {PERSON} as of {date}; before, {FIRST} was at {ORGANIZATION}.
+Their doctor, {PERSON}, prescribed something against {MEDICAL_CONDITION}.
+Because of {MEDICAL_CONDITION} the claim {CUSTOMER_ID} was paid to {BANK_ACCOUNT}.
+My notes so far: name {PERSON}; phone {PHONE_NUMBER}; mail {EMAIL_ADDRESS}.
+I was told to greet {FIRST} and ask for the {field}.
+Then {FIRST} said "call me at {PHONE_NUMBER}", and hung up.
+{PERSON}'s manager is {PERSON}, and {LAST} reports to both.
+Next: {FIRST} ({AGE}), then {FIRST}, then little {FIRST}.
+La señora {LAST} llamó desde {LOCATION}, su correo es {EMAIL_ADDRESS}.
+Monsieur {LAST} habite {STREET_ADDRESS}, il me semble.
+Also, Herr {LAST} hat die Nummer {PHONE_NUMBER} angegeben.
+Mi nombre es {PERSON} y mi contraseña era {PASSWORD}.
+Pan {LAST} mieszka w {LOCATION}.
+Il paziente {PERSON} soffre di {MEDICAL_CONDITION}.
+Je m'appelle {PERSON}, né le {DATE_OF_BIRTH} à {LOCATION}.
+The passport photo shows {FIRST}; the number reads {GOVERNMENT_ID}.
+Wire it to {BANK_ACCOUNT}, reference {CUSTOMER_ID}, she insisted.
+The address book has {FIRST} under {PHONE_NUMBER} and {LAST} under {PHONE_NUMBER}.
+I think the host {IP_ADDRESS} is theirs, the MAC was {MAC_ADDRESS}.
+She drives the grey one, {VEHICLE_ID}, and parks at {STREET_ADDRESS}.
+Payment to {CRYPTO} cannot be reversed, so I should warn {FIRST}.
+What do I know? {LAST} is {AGE}. {LAST} lives in {LOCATION}. {LAST} wants a refund.
 """
 
 CHAT = r"""
@@ -88,6 +142,26 @@ I spoke with {FIRST} about {LAST}'s diagnosis ({MEDICAL_CONDITION}).
 Patient {PERSON} (DOB {DATE_OF_BIRTH}) was referred to Dr. {PERSON} at {ORGANIZATION} in {LOCATION}.
 use {PASSWORD} for now, we rotate it on {date}
 here you go: {KEY}
+hey {FIRST}! its {FIRST} from {LOCATION}, long time
+can u add me, im {USERNAME} on there and {USERNAME} on the other
+{FIRST}: ok\n{FIRST}: so whats the code\n{FIRST}: {OTP}
+> {PERSON} wrote:\n> please ring {PHONE_NUMBER}\nDone, {FIRST}.
+Best,\n{PERSON}\n{ORGANIZATION}\n{STREET_ADDRESS}\n{PHONE_NUMBER}
+Cc: {EMAIL_ADDRESS}, {EMAIL_ADDRESS}\nHi both, {FIRST} will join us in {LOCATION}.
+Customer: my card {CREDIT_CARD} was charged twice.\nAgent: Thank you, {FIRST}.
+I'm {FIRST}, {AGE}, from {LOCATION}, diagnosed with {MEDICAL_CONDITION} last year.
+wifi: {PASSWORD}  gate: {OTP}  ask {FIRST} if it fails
+for the vpn use {USERNAME}, password {PASSWORD}, host {IP_ADDRESS}
+@{FIRST} pls rotate {KEY} asap, it was in the screenshot
+Handover to the night agent: {LAST} in bed 4, {MEDICAL_CONDITION}, chart {MEDICAL_ID}.
+To the legal agent: {PERSON} v. {PERSON}, matter {CUSTOMER_ID}, {LAST} declined to settle.
+Per your request I looked up {PERSON}: employee {CUSTOMER_ID}, born {DATE_OF_BIRTH}, lives at {STREET_ADDRESS}.
+Reminder: {FIRST}'s review is on {date}; {LAST} asked for a raise.
+I transferred it from {BANK_ACCOUNT} to {BANK_ACCOUNT}. Regards, {FIRST}
+Witnesses: {PERSON}; {PERSON}; {PERSON}. Only {LAST} was on site.
+sry wrong number, try {PHONE_NUMBER} (thats {FIRST}s)
+Guest list: {PERSON} +1, {PERSON}, {FIRST} & {FIRST}, fam. {LAST}
+Interviewer: {PERSON}. Candidate: {PERSON}, {EMAIL_ADDRESS}. Result: hire.
 """
 
 RECORDS = r"""
@@ -114,6 +188,23 @@ BEGIN:VCARD\nFN:{PERSON}\nTEL:{PHONE_NUMBER}\nEMAIL:{EMAIL_ADDRESS}\nEND:VCARD
 passport_no={GOVERNMENT_ID}; country={LOCATION}; checked={time}
 VIN: {VEHICLE_ID}  owner: {PERSON}  odometer: {number}
 wallet: {CRYPTO}\nnetwork: mainnet\nheight: {number}
+{"results": [{"person": {"first": "{FIRST}", "last": "{LAST}"}, "score": {number}}], "next": null}
+{"messages": [{"from": "{EMAIL_ADDRESS}", "body": "Call {FIRST} on {PHONE_NUMBER}"}], "count": {number}}
+SELECT * FROM users WHERE email = '{EMAIL_ADDRESS}';\n{number} | {PERSON} | {EMAIL_ADDRESS} | {date}
+INSERT INTO patients VALUES ({number}, '{PERSON}', '{DATE_OF_BIRTH}', '{MEDICAL_CONDITION}');
+{time} ERROR auth: invalid password for {USERNAME} from {IP_ADDRESS} port {number}
+sshd[{number}]: Accepted password for {USERNAME} from {IP_ADDRESS}
+Caller-ID: {PHONE_NUMBER}\nDuration: {number}\nAgent: {PERSON}
+Order {CUSTOMER_ID}\nShip to:\n{PERSON}\n{STREET_ADDRESS}\nTotal: {price}
+dn: uid={USERNAME},ou=people\ncn: {PERSON}\nmail: {EMAIL_ADDRESS}\nuserPassword: {PASSWORD}
+contacts:\n  - {name: {PERSON}, tel: {PHONE_NUMBER}}\n  - {name: {PERSON}, tel: {PHONE_NUMBER}}
+first_name,last_name,email\n{FIRST},{LAST},{EMAIL_ADDRESS}
+PASSENGER {LAST}/{FIRST} MR   PNR {CUSTOMER_ID}   {LOCATION} - {LOCATION}
+Author: {PERSON} <{EMAIL_ADDRESS}>\nDate: {date}\n\n    Fix the {field} check ({hash})
+machine {IP_ADDRESS} login {USERNAME} password {PASSWORD}
+{IP_ADDRESS} - {USERNAME} [{time}] "GET /index HTTP/1.1" 200 {number}
+arp: {IP_ADDRESS} is at {MAC_ADDRESS} on eth0
+Rx: {PERSON}, {DATE_OF_BIRTH}, for {MEDICAL_CONDITION}, refills {number}
 """
 
 CODE = r"""
@@ -149,6 +240,28 @@ login("{USERNAME}", "{PASSWORD}")
 spring.datasource.password={PASSWORD}
 Authorization: Basic {KEY}
 hmac_key := []byte("{KEY}")
+self.password = "{PASSWORD}"
+requests.get(url, auth=("{USERNAME}", "{PASSWORD}"))
+headers = {"X-Api-Key": "{KEY}", "Accept": "application/json"}
+docker login -u {USERNAME} -p {PASSWORD} registry.local
+TOKEN = os.getenv("TOKEN", "{KEY}")
+private const string Pass = "{PASSWORD}";
+psql "{CONNECTION}" -c "select 1"
+git clone https://{USERNAME}:{KEY}@git.local/team/app.git
+# old password was {PASSWORD}, keep until {date}
+kubectl create secret generic db --from-literal=password={PASSWORD}
+<input type="password" value="{PASSWORD}">
+assert login(user, "{PASSWORD}") is True
+smtp.login("{EMAIL_ADDRESS}", "{PASSWORD}")
+"password": "{PASSWORD}", "retries": {number},
+jwt.encode(payload, "{KEY}", algorithm="HS256")
+net use z: \\fs1\share /user:{USERNAME} {PASSWORD}
+wifi.begin("office", "{PASSWORD}");
+define('AUTH_KEY', '{KEY}');
+PGPASSWORD={PASSWORD} pg_dump -h db app
+credentials: {USERNAME}:{PASSWORD}
+the token is {KEY}, valid until {date}
+unlock with {PASSWORD} and then type {OTP}
 """
 
 POSTS = r"""
@@ -165,6 +278,16 @@ lost my dog near {STREET_ADDRESS} pls call {PHONE_NUMBER}
 ugh {MEDICAL_CONDITION} flare up again, staying in {LOCATION}
 who else thinks {PERSON} is the best teacher ever
 follow {USERNAME} and {USERNAME} !!
+just met {PERSON} at the {LOCATION} airport omg
+{USERNAME} {USERNAME} haha {FIRST} would never
+Good morning {LOCATION}! ready for {PERSON} tonight
+so proud of my sister {FIRST} graduating from {ORGANIZATION}
+why is {LAST} still on the team smh
+new vid w/ {PERSON} up now {URL}
+{FIRST} > {FIRST} dont @ me
+missing: {PERSON}, {AGE}, last seen in {LOCATION}. call {PHONE_NUMBER}
+#nowplaying {PERSON} in {LOCATION}
+my doc says its {MEDICAL_CONDITION} :(
 """
 
 NEGATIVE = r"""
@@ -208,4 +331,48 @@ The first step is to find the {field} policy.
 A name, a date and a {field} are what such a form asks for.
 The patient's condition matters less than the question asked.
 In general, people in such a place speak about the weather.
+password = get_password(user)
+password: str = Field(min_length={number})
+self.token = token or self._load_token()
+TOKEN_LIMIT = {number}
+def reset_password(user, new_password):
+api_key = config["api_key"]
+private_key_path = "/etc/ssl/private/server.pem"
+if (token === undefined) { throw new Error('token missing'); }
+secret_name = "prod/db/password"
+export AWS_REGION=eu-west-1
+const passwordField = document.querySelector('#password');
+The password must be at least {number} characters long.
+Change your password every {number} days, and never reuse it.
+An API key looks like {placeholder} in the example.
+SECRET_KEY = os.environ["SECRET_KEY"]
+Each token is {number} bits, so the key space is large.
+tokens = tokenizer.encode(text)[:{number}]
+The checksum {hash} does not match {hash}.
+git checkout {hash}
+npm install left-pad@{version}
+sha256sum: {hash}  app.tar.gz
+nonce = {uuid}
+X-Request-Id: {uuid}
+Build {hash} took {number} s on {date}.
+x = {number}; y = {number}; print(x * y)
+So x = {number} and 2x = {number}, hence {number}.
+The train left at {time} and covered {number} miles.
+Fill in {placeholder} and {placeholder} before you run it.
+user = User.objects.get(id={number})
+from auth import login, logout, token_required
+Step {number}: open the {field} page and press save.
+The {field} column was renamed in {version}.
+Some customers have no {field}, others have two.
+The president spoke about the budget of {price} in {date}.
+He says the name of the file is {code}.
+chapter {number}, page {number}, line {number}
+It cost {price} in {date} and {price} a year later.
+{docs} explains why {hash} is only an example.
+MAC stands for message authentication code here.
+The address 0x{number} is out of range.
+A pin is a piece of metal, and a token is a coin.
+I should consider the privacy of the people involved before I answer.
+This asks for personal data, so I have to refuse it politely.
+There is no real person behind this example, only a placeholder such as {placeholder}.
 """

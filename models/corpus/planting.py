@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from models.corpus.values import NEGATIVES, VALUES, Values
 from models.tagger.examples import Example
 
-__all__ = ["Text", "fill", "name_of", "plant"]
+__all__ = ["SECRETS", "Text", "fill", "name_of", "plant"]
 
 _SLOT = re.compile(r"\{([A-Z_]+|[a-z]+)\}")
-_SECRETS = frozenset({"PASSWORD", "KEY", "CONNECTION", "OTP"})
+SECRETS = frozenset({"PASSWORD", "KEY", "CONNECTION", "OTP"})
+"""Slots whose values are labelled ``SECRET``."""
+_PARTS = {"LASTFOUR": "CREDIT_CARD", "SPOKEN": "PHONE_NUMBER", "MASKED": "GOVERNMENT_ID"}
+"""Slots of partial or spelt values, and what these are parts of."""
 _SENTENCE_END = re.compile(r"((?<=[.!?])\s+|\n+)")
 _LINE_END = re.compile(r"(\n)")
 _NAME_PART = re.compile(r"\w[\w'’-]+")
@@ -54,17 +57,26 @@ def fill(frame: str, values: Values, name: str | None = None) -> tuple[Text, str
         if kind == "PERSON":
             name = name_of(values)
             text.add(name, "PERSON")
-        elif kind in ("FIRST", "LAST"):
-            parts = _NAME_PART.findall(name)
-            text.add(parts[0] if kind == "FIRST" else parts[-1], "PERSON")
+        elif kind in ("FIRST", "LAST", "SPELT", "INITIALS"):
+            text.add(_part_of(name, kind, values), "PERSON")
         elif kind in VALUES:
-            text.add(VALUES[kind](values), "SECRET" if kind in _SECRETS else kind)
+            text.add(VALUES[kind](values), "SECRET" if kind in SECRETS else _PARTS.get(kind, kind))
         elif kind in NEGATIVES:
             text.add(NEGATIVES[kind](values))
         else:
             text.add(slot[0])
     text.add(frame[at:])
     return text, name
+
+
+def _part_of(name: str, kind: str, values: Values) -> str:
+    parts: list[str] = _NAME_PART.findall(name)
+    if kind == "INITIALS":
+        return values.rng.choice((f"{parts[0][0]}. {parts[-1]}", f"{parts[0]} {parts[-1][0]}."))
+    part = parts[0] if kind == "FIRST" or (kind == "SPELT" and values.rng.random() < 0.5) else parts[-1]
+    if kind == "SPELT":
+        return values.rng.choice(("-", " ", ", ", ". ")).join(part.upper())
+    return part
 
 
 def name_of(values: Values) -> str:

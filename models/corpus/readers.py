@@ -13,7 +13,7 @@ from typing import Any
 
 from models.tagger.examples import Example
 
-__all__ = ["agent_messages", "carriers", "hazard_texts", "posts", "refusing", "secret_lines"]
+__all__ = ["agent_messages", "carriers", "hazard_texts", "judged_lines", "posts", "refusing", "secret_lines"]
 
 _AGENT_LABELS = {
     **dict.fromkeys(
@@ -52,6 +52,8 @@ _HAZARDS = {
     "sxc": "S12",
 }
 _SCORED = {"exploits": "S2", "violence": "S1", "self_harm": "S11", "sexual": "S12", "hate_speech": "S10"}
+_LITERAL = re.compile(r"""["']([^"'\s]{6,})["']""")
+_RUN = re.compile(r"[^\s\"'<>=:]{12,}")
 _WORKED_OUT = re.compile(r"<<[^<>]*>>")
 
 Span = tuple[int, int, str]
@@ -191,9 +193,12 @@ def _hazard(text: str, code: str) -> Example:
     return Example(text, unlabelled=((0, len(text)),), hazards=(code,), source="hazard")
 
 
-def secret_lines(data: Path) -> list[tuple[str, str]]:
-    """Lines that published rules give as examples, each with the secret that the rule captures in it."""
-    found: list[tuple[str, str]] = []
+def secret_lines(data: Path) -> list[Example]:
+    """Lines that published rules give as examples, with the secret that the rule captures in them.
+
+    Rules capture one of several values: what else could be one is left out.
+    """
+    found: dict[str, Example] = {}
     for name in ("kingfisher_rules.jsonl", "noseyparker_rules.jsonl"):
         for record in _records(data / "secrets" / name):
             try:
@@ -203,7 +208,26 @@ def secret_lines(data: Path) -> list[tuple[str, str]]:
             for line in record.get("examples") or ():
                 match = pattern.search(line)
                 if match is not None and len(line) < 600:
-                    value = match.group(1) if pattern.groups and match.group(1) else match.group()
-                    if len(value) >= 12:
-                        found.append((line, value))
-    return sorted(set(found))
+                    start, end = match.span(1 if pattern.groups and match.group(1) else 0)
+                    if end - start >= 12 and not line.startswith("http", start):
+                        around = [(0, start), (end, len(line))]
+                        unknown = [
+                            (at + run.start(), at + run.end())
+                            for at, to in around
+                            for run in _RUN.finditer(line[at:to])
+                        ]
+                        found[line] = Example(line, ((start, end, "SECRET"),), tuple(unknown), source="secrets")
+    return [found[line] for line in sorted(found)]
+
+
+def judged_lines(data: Path) -> list[Example]:
+    """Lines of code with a verdict: those without a secret, and those whose only literal is one."""
+    found: list[Example] = []
+    for record in _records(data / "secrets" / "smart_secrets_scanner_v2.jsonl"):
+        text = record["input"]
+        literals = [match.span(1) for match in _LITERAL.finditer(text)]
+        if record["output"].startswith("No secrets"):
+            found.append(Example(text, source="secrets"))
+        elif record["output"].startswith("ALERT") and len(literals) == 1:
+            found.append(Example(text, ((*literals[0], "SECRET"),), source="secrets"))
+    return found

@@ -16,6 +16,7 @@ LOCALES = tuple(_LISTS["locales"])
 _WORDS = _LISTS["words"]
 _ALNUM = string.ascii_letters + string.digits
 _HEX = "0123456789abcdef"
+_DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "oh")
 _PUNCTUATION = "!@#$%&*?-_+"
 
 
@@ -235,6 +236,11 @@ VALUES: dict[str, Callable[[Values], str]] = {
     "PASSWORD": _password,
     "KEY": _key,
     "CONNECTION": _connection,
+    "LASTFOUR": lambda values: values.of("####", "**** ####", "xxxx-####", "####"),
+    "MASKED": lambda values: values.of("***-**-####", "####", "%##-##", "%##"),
+    "SPOKEN": lambda values: values.rng.choice((" ", " ", "-", ", ")).join(
+        values.rng.choice(_DIGIT_WORDS) for _ in range(values.rng.randint(4, 10))
+    ),
     "OTP": lambda values: values.of("######", "### ###", "####", "???###"),
 }
 """By slot: entities of the classifier, and kinds of secrets that are labelled ``SECRET``."""
