@@ -1,4 +1,4 @@
-"""The command line: ``serve``, ``demo``, ``scan``, ``check``."""
+"""The command line: ``serve``, ``demo``, ``scan``, ``check``, ``bundle``."""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from cotguard import __version__
+from cotguard.classifier.bundle import DEFAULT, NONE, BundleError, ready_bundles
 from cotguard.detectors.contract import Detector, RequestFacts
 from cotguard.detectors.registry import build
 from cotguard.gateway.settings import Settings, SettingsError, load_settings
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
-    except (PolicyError, SettingsError) as error:
+    except (PolicyError, SettingsError, BundleError) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return _USAGE_ERROR
     except KeyboardInterrupt:
@@ -77,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     scan.add_argument("--policy", default="balanced", help="ready policy or file (default balanced)")
     kinds = [kind.value for kind in ChannelKind]
     scan.add_argument("--channel", default="output", choices=kinds, help="what the text is (default output)")
+    scan.add_argument(
+        "--bundle", default=DEFAULT, help=f"classifier: a ready bundle, a directory, or {NONE} (default {DEFAULT})"
+    )
     scan.add_argument("--jsonl", action="store_true", help="one JSON object a line, in and out")
     scan.add_argument("file", nargs="?", default="-", help="a file, or - for standard input")
     scan.set_defaults(run=_scan)
@@ -85,6 +89,13 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="validate policies", epilog=f"Ready policies: {ready}.")
     check.add_argument("policies", nargs="+", metavar="POLICY", help="ready policy or file")
     check.set_defaults(run=_check)
+
+    bundle = commands.add_parser("bundle", help="look after model bundles")
+    tasks = bundle.add_subparsers(required=True, metavar="TASK")
+    ready = ", ".join(ready_bundles())
+    verify = tasks.add_parser("verify", help="checksums, labels, a self-test", epilog=f"Ready bundles: {ready}.")
+    verify.add_argument("bundles", nargs="+", metavar="BUNDLE", help="a directory, or a ready bundle's name")
+    verify.set_defaults(run=_verify)
     return parser
 
 
@@ -115,9 +126,22 @@ def _check(arguments: argparse.Namespace) -> int:
     return status
 
 
+def _verify(arguments: argparse.Namespace) -> int:
+    from cotguard.classifier.verify import verify  # loads ONNX Runtime
+
+    status = 0
+    for name in arguments.bundles:
+        try:
+            print(f"{name}: ok ({verify(name)})")  # noqa: T201
+        except BundleError as error:
+            print(error, file=sys.stderr)  # noqa: T201
+            status = _USAGE_ERROR
+    return status
+
+
 def _scan(arguments: argparse.Namespace) -> int:
     policy = load(arguments.policy)
-    detectors = build(policy)
+    detectors = build(policy, arguments.bundle)
     kind = ChannelKind(arguments.channel)
     try:
         source = sys.stdin if arguments.file == "-" else Path(arguments.file).open(encoding="utf-8")  # noqa: SIM115

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cotguard.classifier.tokens import Tokenizer
+from cotguard.taxonomy import GROUPS
 from models.tagger.bundle import MANIFEST, card, checksum, checksums, write_manifest
 from models.tagger.calibration import Limits, calibrate_entities, calibrate_hazards
 from models.tagger.examples import Example, digest, read
@@ -81,6 +82,7 @@ def export(model: Path, corpus: Path, out: Path, geometry: Geometry = DEFAULT_GE
         "hazards": list(HAZARDS),
         "entities": {entity: entity for entity in ENTITIES},
         "thresholds": _named(ENTITIES, thresholds.entities),
+        "hazard_entities": dict(zip(HAZARDS, GROUPS["HAZARD"], strict=True)),
         "hazard_thresholds": _named(HAZARDS, thresholds.hazards),
         "window": geometry._asdict(),
         "token_types": "case",

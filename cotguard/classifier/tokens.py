@@ -2,23 +2,45 @@
 
 1. The tokenizer of the bundle cuts the text into pieces with offsets in code points. What looks like a special token
    in the text (``[SEP]``) is text.
-2. The encoder is uncased, so casing is told beside the pieces: the token type of a piece is the case of the text it
-   stands for (:class:`Case`).
+2. Text is encoded in stretches that end where the tokenizer never joins what stands on either side, so that a text
+   that comes piece by piece has the same pieces as the whole. A run of ``LONGEST_RUN`` characters without such a place
+   is cut there.
+3. The encoder of our own bundles is uncased, so casing is told beside the pieces: the token type of a piece is the
+   case of the text it stands for (:class:`Case`).
 
 No special tokens are added here; whoever cuts windows wraps them in ``Tokenizer.cls_id`` and ``Tokenizer.sep_id``.
 """
 
+import re
 from enum import IntEnum
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-__all__ = ["Case", "Integers", "Pieces", "Tokenizer", "case_of"]
+__all__ = ["LONGEST_RUN", "Boundaries", "Case", "Integers", "Pieces", "Tokenizer", "case_of"]
 
 Integers = NDArray[np.int64]
+Boundaries = Literal["word_pieces", "spaces"]
+"""``word_pieces``: after white space and ASCII punctuation, where BERT's pre-tokenizer cuts. ``spaces``: before white
+space, for tokenizers that keep it with the word that follows."""
+
+LONGEST_RUN = 128
+
+_SPECIAL = ("[CLS]", "[SEP]", "[PAD]")
+# Not \s: what tokenizers drop as a control character joins the text on either side.
+_PLACES = {
+    "word_pieces": re.compile(r"[ \t\r\n!-/:-@\[-`{-~]"),
+    "spaces": re.compile(r"(?<=[^ \t\r\n])(?=[ \t\r\n])"),
+}
+_RUNS = {
+    "word_pieces": re.compile(rf"[^ \t\r\n!-/:-@\[-`{{-~]{{{LONGEST_RUN}}}"),
+    "spaces": re.compile(rf"[^ \t\r\n]{{{LONGEST_RUN}}}"),
+}
+_NEAR = 64
 
 
 class Case(IntEnum):
@@ -64,20 +86,35 @@ class Pieces(NamedTuple):
 
 
 class Tokenizer:
-    """A ``tokenizer.json``, without the truncation and padding it may ask for."""
+    """A ``tokenizer.json``, without the truncation and padding it may ask for.
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+    ``special``: the tokens before and after a window, and the one that fills it up.
+    """
+
+    def __init__(
+        self,
+        tokenizer: tokenizers.Tokenizer,
+        *,
+        boundaries: Boundaries = "word_pieces",
+        special: tuple[str, str, str] = _SPECIAL,
+    ) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
-        self.cls_id = self._id("[CLS]")
-        self.sep_id = self._id("[SEP]")
-        self.pad_id = self._id("[PAD]")
+        self._place = _PLACES[boundaries]
+        self._run = _RUNS[boundaries]
+        self.cls_id, self.sep_id, self.pad_id = map(self._id, special)
 
     @classmethod
-    def from_file(cls, path: Path) -> Self:
-        return cls(tokenizers.Tokenizer.from_file(str(path)))
+    def from_file(
+        cls,
+        path: Path,
+        *,
+        boundaries: Boundaries = "word_pieces",
+        special: tuple[str, str, str] = _SPECIAL,
+    ) -> Self:
+        return cls(tokenizers.Tokenizer.from_file(str(path)), boundaries=boundaries, special=special)
 
     def _id(self, token: str) -> int:
         found = self._tokenizer.token_to_id(token)
@@ -94,10 +131,29 @@ class Tokenizer:
         """Write the ``tokenizer.json`` in use."""
         path.write_text(self._tokenizer.to_str(), encoding="utf-8")
 
+    def settled(self, text: str) -> int:
+        """How much of ``text``, which begins where a stretch begins, has pieces that no continuation changes."""
+        runs = [match.end() for match in self._run.finditer(text)]
+        start = runs[-1] if runs else 0
+        # The last place is mostly near the end.
+        for near in (max(start, len(text) - _NEAR), start):
+            places = [match.end() for match in self._place.finditer(text, near)]
+            if places:
+                return places[-1]
+        return start
+
     def __call__(self, text: str) -> Pieces:
         """The pieces of ``text``, without special tokens."""
+        cuts = [match.end() for match in self._run.finditer(text)] if len(text) >= LONGEST_RUN else []
+        if not cuts:
+            return self._encode(text, 0)
+        places = [0, *cuts, len(text)]
+        stretches = [self._encode(text[at:to], at) for at, to in pairwise(places)]
+        return Pieces(*map(np.concatenate, zip(*stretches, strict=True)))
+
+    def _encode(self, text: str, at: int) -> Pieces:
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2) + at
         types = [case_of(text[start:end]) for start, end in encoding.offsets]
         return Pieces(
             ids=np.array(encoding.ids, dtype=np.int64),

@@ -14,8 +14,11 @@ def create_admin_app(gateway: Gateway) -> web.Application:
         return web.Response(text="ok\n")
 
     async def readyz(_request: web.Request) -> web.Response:
-        draining = gateway.draining.is_set()
-        return web.Response(text="draining\n" if draining else "ready\n", status=503 if draining else 200)
+        if gateway.draining.is_set():
+            return web.Response(text="draining\n", status=503)
+        if not await gateway.ready():
+            return web.Response(text="the classifier does not answer\n", status=503)
+        return web.Response(text="ready\n")
 
     async def metrics(_request: web.Request) -> web.Response:
         return web.Response(body=gateway.metrics.expose(), headers={"Content-Type": "text/plain; version=0.0.4"})

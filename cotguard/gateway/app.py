@@ -14,12 +14,16 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import unquote
 
 import aiohttp
 from aiohttp import hdrs, web
 
+from cotguard.classifier.detector import Classifier
+from cotguard.classifier.handover import handed_over
+from cotguard.classifier.inference import Inference
 from cotguard.detectors.contract import Detector
 from cotguard.detectors.registry import build
 from cotguard.dialects.chat_completions import ChatCompletions
@@ -68,15 +72,34 @@ class Gateway:
     ) -> None:
         self.settings = settings
         self.policy = policy or load(settings.policy)
-        self.detectors = build(self.policy) if detectors is None else detectors
+        self.detectors = build(self.policy, settings.bundle) if detectors is None else detectors
         self.metrics = metrics
         self.draining = asyncio.Event()
         self._dialect: Dialect = ChatCompletions()
         self._key = settings.hash_key.encode() or secrets.token_bytes(32)
         self._client: aiohttp.ClientSession | None = None
+        self._classifier = next((each for each in self.detectors if isinstance(each, Classifier)), None)
+        self._inference: Inference | None = None
         self._limits: set[asyncio.Timeout] = set()  # of the streams under way
         self._drain_deadline = 0.0
         metrics.policy.labels(self.policy.name, self.policy.digest).set(1)
+
+    async def start(self) -> None:
+        """What needs the running loop: threads for the classifier."""
+        if self._classifier is not None:
+            engine, settings = self._classifier.engine, self.settings
+            self._inference = Inference(
+                engine,
+                threads=settings.classifier_threads,
+                deadline=settings.classifier_deadline,
+                metrics=self.metrics,
+            )
+            bundle = engine.bundle
+            self.metrics.classifier.labels(bundle.manifest.name, bundle.digest, engine.provider).set(1)
+
+    async def ready(self) -> bool:
+        """Whether requests can be moderated now."""
+        return self._inference is None or await self._inference.check()
 
     async def client(self) -> aiohttp.ClientSession:
         """The session to the upstream, made in the running loop."""
@@ -93,9 +116,11 @@ class Gateway:
         return self._client
 
     async def close(self) -> None:
-        """Close the connections to the upstream."""
+        """Close the connections to the upstream; stop what ``start`` started."""
         if self._client is not None:
             await self._client.close()
+        if self._inference is not None:
+            await self._inference.close()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Every request of the data port."""
@@ -194,7 +219,8 @@ class Gateway:
                 raise UpstreamFault(
                     ErrorKind.UPSTREAM_INVALID, "The upstream's content type is not one that is expected."
                 )
-            body = self._dialect.body(await self._whole(upstream), prepared, exchange)
+            moderate = partial(self._dialect.body, await self._whole(upstream), prepared, exchange)
+            body = moderate() if self._inference is None else await handed_over(moderate, self._inference)
         except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
             return self._error(_failure(error), "failed")
         self._finish(200, _success(exchange))
@@ -223,7 +249,7 @@ class Gateway:
         response = web.StreamResponse(headers={**response_headers(upstream.headers), **_STREAM_HEADERS})
         await response.prepare(request)
         await response.write(b"")  # headers now, not with the first text, which may be on hold
-        stream = Pump(upstream, decoder, translator, exchange, response, self.metrics, started)
+        stream = Pump(upstream, decoder, translator, exchange, response, self.metrics, started, self._inference)
         failed = False
         try:
             async with self._until_drained():
@@ -343,8 +369,12 @@ def create_app(settings: Settings, gateway: Gateway | None = None) -> web.Applic
     app[GATEWAY] = gateway
     app.router.add_route("*", "/{path:.*}", gateway.handle)
 
+    async def on_startup(_app: web.Application) -> None:
+        await gateway.start()
+
     async def on_cleanup(_app: web.Application) -> None:
         await gateway.close()
 
+    app.on_startup.append(on_startup)
     app.on_cleanup.append(on_cleanup)
     return app

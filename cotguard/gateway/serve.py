@@ -50,7 +50,9 @@ def serve(settings: Settings, workers: int) -> int:
     _check_address("admin_listen", settings.admin_listen, shared=False)
     logging.basicConfig(level=logging.INFO, format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s")
     policy = load(settings.policy)
-    moderation = _Moderation(policy, build(policy))  # once, before any fork: workers share the compiled automata
+    moderation = _Moderation(
+        policy, build(policy, settings.bundle)
+    )  # once, before any fork: workers share what is loaded
     gc.collect()
     gc.freeze()  # what lives as long as the process is not looked through again, nor copied by a worker's collector
     if workers == 1:

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from cotguard.classifier.bundle import DEFAULT
+
 __all__ = ["Settings", "SettingsError", "load_settings"]
 
 
@@ -28,6 +30,9 @@ class Settings(BaseModel):
     listen: Annotated[str, Field(description="HOST:PORT of the data port")] = "127.0.0.1:8080"
     admin_listen: Annotated[str, Field(description="HOST:PORT of /healthz, /readyz and /metrics")] = "127.0.0.1:9090"
     policy: Annotated[str, Field(description="a ready policy's name or a policy file")] = "balanced"
+    bundle: Annotated[str, Field(description="the classifier: a ready bundle's name, a directory, or none")] = DEFAULT
+    classifier_threads: Annotated[int, Field(ge=1, description="windows judged at the same time, one core each")] = 1
+    classifier_deadline: Annotated[float, Field(gt=0, description="longest wait for the classifier's answer")] = 5
     connect_timeout: Annotated[float, Field(gt=0, description="time to connect to the upstream")] = 10
     first_byte_timeout: Annotated[float, Field(gt=0, description="time until the upstream's status line")] = 600
     idle_timeout: Annotated[float, Field(gt=0, description="longest silence of a stream under way")] = 300

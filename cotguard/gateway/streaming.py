@@ -11,10 +11,13 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import aiohttp
 from aiohttp import web
 
+from cotguard.classifier.handover import handed_over
+from cotguard.classifier.inference import Inference
 from cotguard.dialects.contract import Translator
 from cotguard.gateway.encodings import Decoder
 from cotguard.moderation.exchange import Exchange
@@ -25,7 +28,7 @@ __all__ = ["Pump"]
 
 @dataclass(slots=True)
 class Pump:
-    """Moves one stream. ``started``: when the request came, on the monotonic clock."""
+    """Moves one stream. ``started``: when the request came, on the monotonic clock; ``inference`` answers detectors."""
 
     upstream: aiohttp.ClientResponse
     decoder: Decoder
@@ -34,6 +37,7 @@ class Pump:
     response: web.StreamResponse
     metrics: Metrics
     started: float
+    inference: Inference | None = None
     _received: bool = field(default=False, init=False)
     _delivered: bool = field(default=False, init=False)
     _held_since: float | None = field(default=None, init=False)
@@ -53,7 +57,7 @@ class Pump:
                 watch.cancel()
 
     async def _move(self) -> None:
-        translator, exchange, metrics = self.translator, self.exchange, self.metrics
+        translator, exchange, metrics, inference = self.translator, self.exchange, self.metrics, self.inference
         read, write, clock = self.upstream.content.readany, self.response.write, time.monotonic
         now = clock()
         while not translator.finished:
@@ -61,7 +65,11 @@ class Pump:
             data = await read()
             self._reading_since = None
             now = clock()
-            written = translator.receive(self.decoder.feed(data)) if data else translator.end()
+            if inference is None:
+                written = translator.receive(self.decoder.feed(data)) if data else translator.end()
+            else:
+                moderate = partial(translator.receive, self.decoder.feed(data)) if data else translator.end
+                written = await handed_over(moderate, inference)
             if written:
                 await write(written)
                 read_at, now = now, clock()

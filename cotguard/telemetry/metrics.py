@@ -52,6 +52,27 @@ class Metrics:
         self.failures = Counter(
             "cotguard_failures_total", "Faults, by how they were handled.", ["kind", "mode"], registry=registry
         )
+        self.classifier = Gauge(
+            "cotguard_classifier_info", "The bundle in use.", ["bundle", "digest", "provider"], registry=registry
+        )
+        self.classifier_queue = Gauge(
+            "cotguard_classifier_queue_windows", "Windows that wait or are being judged.", registry=registry
+        )
+        self.classifier_batch = Histogram(
+            "cotguard_classifier_batch_windows",
+            "Windows judged together.",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=registry,
+        )
+        self.classifier_wait = Histogram(
+            "cotguard_classifier_wait_seconds", "Time of windows in the queue.", buckets=_SECONDS, registry=registry
+        )
+        self.classifier_seconds = Histogram(
+            "cotguard_classifier_batch_seconds", "Time of judging a batch.", buckets=_SECONDS, registry=registry
+        )
+        self.classifier_failures = Counter(
+            "cotguard_classifier_failures_total", "Windows without an answer.", ["kind"], registry=registry
+        )
         self.policy = Gauge("cotguard_policy_info", "The active policy.", ["name", "digest"], registry=registry)
         build = Gauge("cotguard_build_info", "This build.", ["version"], registry=registry)
         build.labels(__version__).set(1)

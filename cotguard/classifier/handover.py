@@ -1,0 +1,51 @@
+"""Work that the synchronous core hands to the event loop.
+
+The core is a plain function of its input: it knows no event loop, and its detectors return when they are sure. The
+classifier's work belongs elsewhere: another thread, another machine. So the shell runs a call of the core as a
+*greenlet*: where a detector asks, the call stops, the shell awaits the answer - other streams run meanwhile, and what
+the upstream sends is buffered -, and the call goes on where it stopped. Texts are decided in order, and their cuts and
+the answers' time change nothing (G1).
+
+A fault of what is asked is raised where it was asked, in the detector: so the policy decides what becomes of it (G5).
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+__all__ = ["ask", "handed_over"]
+
+_Question = TypeVar("_Question")
+_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
+
+
+class _Call(greenlet):  # type: ignore[misc]  # greenlet ships no types
+    """A call of the core that may be waiting for an answer."""
+
+
+def ask(answer: Callable[[_Question], _Answer], question: _Question) -> _Answer:
+    """The answer: from whoever awaits the call under way, and where there is none from ``answer``."""
+    here = getcurrent()
+    if isinstance(here, _Call) and here.parent is not None:
+        return here.parent.switch(question)  # type: ignore[no-any-return]  # what `handed_over` sends back
+    return answer(question)
+
+
+async def handed_over(call: Callable[[], _Result], answer: Callable[[Any], Awaitable[Any]]) -> _Result:
+    """What ``call`` returns; what it asks meanwhile is answered by ``answer``."""
+    running = _Call(call)
+    said = running.switch()
+    try:
+        while not running.dead:
+            try:
+                given = await answer(said)
+            except Exception as error:
+                said = running.throw(error)
+            else:
+                said = running.switch(given)
+    finally:
+        if not running.dead:  # cancelled
+            running.throw(GreenletExit)
+    return said  # type: ignore[no-any-return]  # dead: what the call returned

@@ -1,0 +1,32 @@
+"""The check of a bundle: what ``cotguard bundle verify`` does."""
+
+from cotguard.classifier.bundle import BundleError, load
+from cotguard.classifier.detector import Classifier
+from cotguard.classifier.engine import Engine, InferenceError
+from cotguard.detectors.contract import Scope
+from cotguard.spans import ChannelKind
+
+__all__ = ["verify"]
+
+
+def verify(name: str) -> str:
+    """Load a bundle, find what its self-test names; returns what it is in a few words.
+
+    Raises :class:`~cotguard.classifier.bundle.BundleError`.
+    """
+    engine = Engine(load(name))
+    manifest = engine.bundle.manifest
+    try:
+        spans, _ = Classifier(engine).open(Scope(ChannelKind.OUTPUT)).advance(manifest.self_test.text, final=True)
+    except InferenceError as error:
+        raise BundleError(f"{engine.bundle.model}: {error}") from error
+    found = {span.entity for span in spans}
+    if missing := sorted(set(manifest.self_test.entities) - found):
+        raise BundleError(
+            f"{engine.bundle.folder}: the self-test did not find {', '.join(missing)}: model and manifest do not fit"
+        )
+    window = manifest.window
+    return (
+        f"{manifest.name}, {len(manifest.entities)} entities, {len(manifest.hazard_entities)} hazards, "
+        f"window {window.left}+{window.core}+{window.right}, {engine.provider}, digest {engine.bundle.digest}"
+    )
