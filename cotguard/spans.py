@@ -60,3 +60,8 @@ class Span:
     entity: str
     score: float
     detector: str
+
+    @property
+    def learned(self) -> bool:
+        """Whether a model found it; what a pattern and its checks found at the same place goes before it."""
+        return self.detector.startswith("classifier/")

@@ -9,6 +9,8 @@
    over. Processor time and tokens are counted over the whole run, requests included. A client that only reads is
    used, and several events may travel in one write of a proxy.
 
+The classifier is left out: what it costs is told by :mod:`loadtest.classifier`.
+
 Limits: with fewer than three free cores the processes wait for one another, which raises delays, less so processor
 times. Processor times come in steps of 10 ms. A quantile of the proxy's own time is interpolated in its histogram.
 """
@@ -156,7 +158,7 @@ async def bench(options: Options, progress: Callable[[str], None]) -> str:
 def _started_cotguard(policy: str, upstream: str) -> AbstractContextManager[Server]:
     any_port = "127.0.0.1:0"
     arguments = ("--upstream", upstream, "--listen", any_port, "--admin-listen", any_port, "--policy", policy)
-    return started("cotguard", "serve", *arguments)
+    return started("cotguard", "serve", *arguments, "--bundle", "none")
 
 
 async def _paced(client: aiohttp.ClientSession, contender: _Contender, upstream: str, options: Options) -> Figures:

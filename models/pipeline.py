@@ -19,6 +19,7 @@ from pathlib import Path
 from models.export import export
 from models.tagger.bundle import MANIFEST, checksum, read_manifest
 from models.tagger.examples import SPLITS, digest
+from models.tagger.judging import DEFAULT_GEOMETRY, Geometry
 from models.tagger.synthetic import write_corpus
 from models.tagger.trade import measure, write_trade_off
 from models.train import Options, train
@@ -26,6 +27,8 @@ from models.train import Options, train
 __all__ = ["Plan", "main", "run"]
 
 _HERE = Path(__file__).parent
+_WINDOWS = {6: DEFAULT_GEOMETRY, 4: DEFAULT_GEOMETRY, 3: Geometry(left=16, core=48, right=8)}
+"""By layers: the fastest model also judges more pieces at once, with less context."""
 _SMOKE_EXAMPLES = 400
 _SMOKE_STEPS = 20
 _SMOKE_BATCH = 16
@@ -50,12 +53,13 @@ def run(plan: Plan) -> list[Path]:
     corpus = _corpus(plan)
     bundles = []
     teacher: Path | None = None
-    for layers in (6, 4, 3):
+    for layers, geometry in _WINDOWS.items():
         model = plan.runs / f"tagger-{layers}"
         _say(f"training {layers} layers in {model}")
         train(_options(plan, corpus, model, layers, teacher))
+        folder = plan.out if teacher else plan.runs / "bundles"  # the teacher is too slow to be shipped
         teacher = teacher or model
-        bundles.append(_bundle(plan, corpus, model))
+        bundles.append(_bundle(corpus, model, folder / model.name, geometry))
     write_trade_off(measure(bundles), plan.out)
     return bundles
 
@@ -90,15 +94,16 @@ def _options(plan: Plan, corpus: Path, out: Path, layers: int, teacher: Path | N
     )
 
 
-def _bundle(plan: Plan, corpus: Path, model: Path) -> Path:
-    bundle = plan.out / model.name
+def _bundle(corpus: Path, model: Path, bundle: Path, geometry: Geometry) -> Path:
     if (bundle / MANIFEST).exists():
-        training = read_manifest(bundle)["training"]
-        if (training["model"], training["data"]) == (checksum(model / "model.safetensors"), digest(corpus)):
+        manifest = read_manifest(bundle)
+        training = manifest["training"]
+        made_of = training["model"], training["data"], manifest["window"]
+        if made_of == (checksum(model / "model.safetensors"), digest(corpus), geometry._asdict()):
             _say(f"bundle: {bundle} is there")
             return bundle
     _say(f"bundle: making {bundle}")
-    export(model, corpus, bundle)
+    export(model, corpus, bundle, geometry)
     return bundle
 
 
@@ -112,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="models.pipeline", description="From data to bundles.")
     parser.add_argument("--data", type=Path, help="folder of the public labelled data")
     parser.add_argument("--runs", type=Path, default=_HERE / "runs", help="corpus, checkpoints, models")
-    parser.add_argument("--out", type=Path, default=_HERE, help="where bundles go")
+    parser.add_argument("--out", type=Path, default=_HERE.parent / "cotguard" / "bundles", help="where bundles go")
     parser.add_argument("--minutes", type=float, default=Plan.minutes, help="training of six layers")
     parser.add_argument("--distil-minutes", type=float, default=Plan.distil_minutes, help="training of four, and three")
     parser.add_argument("--threads", type=int, default=Plan.threads, help="0: one per core")

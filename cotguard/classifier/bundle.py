@@ -161,7 +161,12 @@ def load(name: str) -> Bundle:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BundleError(f"{path}: {error}") from error
     except ValidationError as error:
-        problems = (f"{path}: {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        problems = (
+            ": ".join(
+                filter(None, (str(path), ".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, ")))
+            )
+            for each in error.errors()
+        )
         raise BundleError("\n".join(problems)) from None
     for file in (MODEL, TOKENIZER):
         if file not in manifest.sha256:

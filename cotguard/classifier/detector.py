@@ -15,13 +15,13 @@ from typing import Self
 
 import numpy as np
 
-from cotguard.classifier.bundle import Manifest, load
-from cotguard.classifier.engine import Answer, Engine, Window
+from cotguard.classifier.bundle import BundleError, Manifest, load
+from cotguard.classifier.engine import Answer, Engine, InferenceError, Window
 from cotguard.classifier.handover import ask
 from cotguard.classifier.joining import Joiner, Labels
 from cotguard.classifier.tokens import Pieces, Tokenizer
 from cotguard.detectors.contract import Scope
-from cotguard.spans import Span
+from cotguard.spans import ChannelKind, Span
 
 __all__ = ["Classifier"]
 
@@ -44,11 +44,18 @@ class Classifier:
 
     @classmethod
     def load(cls, bundle: str) -> Self:
-        """The classifier of a ready bundle or a directory.
+        """The classifier of a ready bundle or a directory, warmed up.
 
         Raises :class:`~cotguard.classifier.bundle.BundleError`.
         """
-        return cls(Engine(load(bundle)))
+        classifier = cls(Engine(load(bundle)))
+        try:
+            classifier.open(Scope(ChannelKind.OTHER)).advance(
+                classifier.engine.bundle.manifest.self_test.text, final=True
+            )
+        except InferenceError as error:
+            raise BundleError(f"{classifier.engine.bundle.model}: {error}; restore the bundle") from error
+        return classifier
 
     def open(self, scope: Scope) -> "_Session":
         return _Session(self, scope.context)

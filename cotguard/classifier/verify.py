@@ -1,8 +1,7 @@
 """The check of a bundle: what ``cotguard bundle verify`` does."""
 
-from cotguard.classifier.bundle import BundleError, load
+from cotguard.classifier.bundle import BundleError
 from cotguard.classifier.detector import Classifier
-from cotguard.classifier.engine import Engine, InferenceError
 from cotguard.detectors.contract import Scope
 from cotguard.spans import ChannelKind
 
@@ -14,12 +13,10 @@ def verify(name: str) -> str:
 
     Raises :class:`~cotguard.classifier.bundle.BundleError`.
     """
-    engine = Engine(load(name))
+    classifier = Classifier.load(name)
+    engine = classifier.engine
     manifest = engine.bundle.manifest
-    try:
-        spans, _ = Classifier(engine).open(Scope(ChannelKind.OUTPUT)).advance(manifest.self_test.text, final=True)
-    except InferenceError as error:
-        raise BundleError(f"{engine.bundle.model}: {error}") from error
+    spans, _ = classifier.open(Scope(ChannelKind.OUTPUT)).advance(manifest.self_test.text, final=True)
     found = {span.entity for span in spans}
     if missing := sorted(set(manifest.self_test.entities) - found):
         raise BundleError(

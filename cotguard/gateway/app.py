@@ -84,6 +84,14 @@ class Gateway:
         self._drain_deadline = 0.0
         metrics.policy.labels(self.policy.name, self.policy.digest).set(1)
 
+    @property
+    def classifier(self) -> str:
+        """Which classifier is in use, in words."""
+        if self._classifier is None:
+            return "no classifier"
+        engine = self._classifier.engine
+        return f"classifier {engine.bundle.manifest.name} on {engine.provider.removesuffix('ExecutionProvider')}"
+
     async def start(self) -> None:
         """What needs the running loop: threads for the classifier."""
         if self._classifier is not None:

@@ -91,7 +91,7 @@ async def _serve(settings: Settings, moderation: _Moderation, index: int, *, sha
     # apart.
     sys.stdout.write(
         f"cotguard listens on http://{bound[0]}:{bound[1]} for {settings.upstream} with policy "
-        f"{gateway.policy.name}; admin on http://{admin_bound[0]}:{admin_bound[1]}\n"
+        f"{gateway.policy.name} and {gateway.classifier}; admin on http://{admin_bound[0]}:{admin_bound[1]}\n"
     )
     sys.stdout.flush()
     await stop.wait()

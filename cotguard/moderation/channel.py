@@ -62,11 +62,26 @@ class _Group:
 
     @property
     def decisive(self) -> _Finding:
-        """The finding whose action and entity the group gets: deterministic, the most severe action wins."""
+        """The finding whose action and entity the group gets.
+
+        The most severe action wins; then patterns, which know more kinds of values, before the classifier; then length.
+        """
         return max(
             self.findings,
-            key=lambda f: (f.action.severity, f.span.end - f.span.start, f.span.score, -f.span.start, f.span.entity),
+            key=lambda f: (
+                f.action.severity,
+                not f.span.learned,
+                f.span.end - f.span.start,
+                f.span.score,
+                -f.span.start,
+                f.span.entity,
+            ),
         )
+
+    @property
+    def counted(self) -> list[_Finding]:
+        """The findings the account tells: what the classifier thinks of a value with a known format is left out."""
+        return [f for f in self.findings if not f.span.learned] or self.findings
 
 
 class Channel:
@@ -310,6 +325,6 @@ class Channel:
         shadow = self._terms.policy.mode is Mode.SHADOW
         verdicts = {
             Verdict(f.span.entity, f.kind, f.action, Outcome.WOULD_HAVE if shadow else Outcome.of(f.action))
-            for f in group.findings
+            for f in group.counted
         }
         self._terms.ledger.tally.update(verdicts)
