@@ -22,7 +22,7 @@ from models.corpus.fields import Fields
 from models.corpus.names import benign, unknown_names
 from models.corpus.planting import Text, fill, plant
 from models.corpus.refill import refill
-from models.corpus.values import LOCALES, Values
+from models.corpus.values import HELD_OUT_LOCALES, LOCALES, Values
 from models.tagger.examples import Example, digest, write
 
 __all__ = ["main"]
@@ -54,7 +54,7 @@ class _Maker:
     """Makes examples of one side of the split."""
 
     def __init__(self, data: Path, seed: int, *, dev: bool) -> None:
-        locales = LOCALES[::5] if dev else [locale for locale in LOCALES if locale not in LOCALES[::5]]
+        locales = [locale for locale in LOCALES if (locale in HELD_OUT_LOCALES) is dev]
         self.values = Values(seed + dev, locales)
         self.fields = Fields(self.values, dev=dev)
         self.carriers = _part(readers.carriers(data), dev=dev)

@@ -119,6 +119,49 @@ I think the host {IP_ADDRESS} is theirs, the MAC was {MAC_ADDRESS}.
 She drives the grey one, {VEHICLE_ID}, and parks at {STREET_ADDRESS}.
 Payment to {CRYPTO} cannot be reversed, so I should warn {FIRST}.
 What do I know? {LAST} is {AGE}. {LAST} lives in {LOCATION}. {LAST} wants a refund.
+{PERSON} and {PERSON} share an office, {FIRST} is the louder one.
+As {PERSON} told me, the landlord {LAST} wants the keys back by Friday.
+We owe it to {FIRST}; without {FIRST} nothing would have shipped.
+The will names {PERSON} and, if {LAST} declines, {PERSON}.
+I wonder whether {FIRST} knows that {FIRST} was asked too.
+In the transcript, speaker A is {PERSON} and speaker B is {PERSON}.
+"Please call me {FIRST}," says the user, so I will.
+{LAST} (the father) signed for {FIRST} (the daughter), who is {AGE}.
+Somebody called {PERSON} left a voicemail about the flat at {STREET_ADDRESS}.
+Between {FIRST} and {LAST} I would trust {LAST}.
+They met {PERSON} of {ORGANIZATION} in {LOCATION}.
+{ORGANIZATION} sued {ORGANIZATION}, and {PERSON} testified.
+She used to work at {ORGANIZATION} before joining {ORGANIZATION}.
+The invoice came from {ORGANIZATION}, attention {PERSON}.
+The {NRP} community in {LOCATION} invited {PERSON} to speak.
+They asked whether he is {NRP} or {NRP}; I should not guess.
+Her parents are {NRP}, she was born in {LOCATION}.
+Turn left at {STREET_ADDRESS}, the clinic is next door.
+The old address was {STREET_ADDRESS}; mail still goes there.
+Deliver to {PERSON}, {STREET_ADDRESS}, before noon.
+The lease for {STREET_ADDRESS} is in the name of {PERSON}.
+The tow truck took {VEHICLE_ID} from the lot, says {PERSON}.
+A van with the plate {VEHICLE_ID} was seen near {LOCATION}.
+VIN {VEHICLE_ID} was recalled, the owner {LAST} got a letter.
+The visa office wants the document {GOVERNMENT_ID} and a photo.
+For the tax return they need {GOVERNMENT_ID}.
+The social security number, {GOVERNMENT_ID}, must not show up in my answer.
+The driver's licence {GOVERNMENT_ID} expired in {date}.
+The id card reads {GOVERNMENT_ID}, valid for {PERSON}.
+Their medical record {MEDICAL_ID} mentions {MEDICAL_CONDITION} and {MEDICAL_CONDITION}.
+After the surgery for {MEDICAL_CONDITION} {FIRST} stayed with {PERSON}.
+At {AGE} {FIRST} was told it is {MEDICAL_CONDITION}.
+{FIRST} turned {AGE} and still drives to {LOCATION} alone.
+Login {USERNAME}, e-mail {EMAIL_ADDRESS}, both in the prompt, neither for my answer.
+The handle {USERNAME} also posts as {USERNAME}.
+The backup job runs as {USERNAME} with the secret {PASSWORD}.
+Then it says: use {PASSWORD} as the passphrase and delete this note.
+Our staging key is {KEY}; I have to keep it out of the reply.
+The string {KEY} in the tool output looks like a credential, so I will not quote it.
+I should tell them to revoke {KEY} at once.
+The recovery phrase hint was {PASSWORD}, which is weak.
+Account {BANK_ACCOUNT} at {ORGANIZATION} is closed, the new one is {BANK_ACCOUNT}.
+They paid with {CREDIT_CARD}, then with {CREDIT_CARD}.
 """
 
 CHAT = r"""
@@ -162,6 +205,16 @@ Witnesses: {PERSON}; {PERSON}; {PERSON}. Only {LAST} was on site.
 sry wrong number, try {PHONE_NUMBER} (thats {FIRST}s)
 Guest list: {PERSON} +1, {PERSON}, {FIRST} & {FIRST}, fam. {LAST}
 Interviewer: {PERSON}. Candidate: {PERSON}, {EMAIL_ADDRESS}. Result: hire.
+Hi {FIRST}, {FIRST} here. {FIRST} said you might know where {PERSON} lives now?
+{FIRST}: lunch at {ORGANIZATION}?\n{FIRST}: cant, dentist in {LOCATION}\n{FIRST}: k
+Agent note: spoke with Mrs. {LAST}, she confirmed {DATE_OF_BIRTH} and {STREET_ADDRESS}.
+Passing this to the scheduling agent: {PERSON}, {AGE}, follow-up for {MEDICAL_CONDITION}, phone {PHONE_NUMBER}.
+Payroll: {PERSON} ({CUSTOMER_ID}) changed banks, now {BANK_ACCOUNT}.
+our new neighbour {FIRST} is from {LOCATION}, works for {ORGANIZATION}
+RE: keys\n\n{FIRST}, the root password is {PASSWORD}. Don't forward.\n\n{INITIALS}
+could you reset {USERNAME}? last password was {PASSWORD}
+Background check on {PERSON}, {DATE_OF_BIRTH}, {NRP}, no record in {LOCATION}.
+Minutes: present {PERSON}, {PERSON}, {INITIALS}; excused {LAST}.
 """
 
 RECORDS = r"""
@@ -262,6 +315,18 @@ PGPASSWORD={PASSWORD} pg_dump -h db app
 credentials: {USERNAME}:{PASSWORD}
 the token is {KEY}, valid until {date}
 unlock with {PASSWORD} and then type {OTP}
+  - name: DB_PASS\n    value: {PASSWORD}
+db_config = {"user": "{USERNAME}", "passwd": "{PASSWORD}", "port": {number}}
+var cfg = new Config { ApiToken = "{KEY}", Retries = {number} };
+ftp://{USERNAME}:{PASSWORD}@{IP_ADDRESS}/in
+redis-cli -a {PASSWORD} ping
+openssl enc -aes-256-cbc -k {PASSWORD} -in a -out b
+secret: !vault {KEY}
+ssh {USERNAME}@{IP_ADDRESS}  # pw: {PASSWORD}
+'x-auth': '{KEY}', 'x-trace': '{uuid}',
+terraform apply -var="token={KEY}"
+<string name="api_token">{KEY}</string>
+val signingSecret = "{KEY}"
 """
 
 POSTS = r"""
@@ -375,4 +440,20 @@ A pin is a piece of metal, and a token is a coin.
 I should consider the privacy of the people involved before I answer.
 This asks for personal data, so I have to refuse it politely.
 There is no real person behind this example, only a placeholder such as {placeholder}.
+The {product} has {number} parts, of which {number} are spare.
+digest := sha256.Sum256([]byte(name)) // {hash}
+"integrity": "sha512-{hash}",
+merge {hash} into main
+<a href="/docs/{code}">{docs}</a>
+id {uuid} was superseded by {uuid}
+It parks at the station and leaves at {time}.
+No password was given, so ask for one.
+The token was rejected because it had expired.
+The secret of the recipe is patience.
+Her key point is that costs rose by {number} in {date}.
+The pass over the mountains is closed until {date}.
+The user name field must not be longer than {number} characters.
+API keys are rotated by the platform every {number} hours.
+private String password;
+get_secret("db/{code}")
 """

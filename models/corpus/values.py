@@ -9,10 +9,11 @@ from pathlib import Path
 import yaml
 from faker import Faker
 
-__all__ = ["LOCALES", "NEGATIVES", "VALUES", "Values"]
+__all__ = ["HELD_OUT_LOCALES", "LOCALES", "NEGATIVES", "VALUES", "Values"]
 
 _LISTS: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
 LOCALES = tuple(_LISTS["locales"])
+HELD_OUT_LOCALES = frozenset(_LISTS["held_out"])
 _WORDS = _LISTS["words"]
 _ALNUM = string.ascii_letters + string.digits
 _HEX = "0123456789abcdef"
