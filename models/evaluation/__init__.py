@@ -1,0 +1,1 @@
+"""Scoring what is shipped: gold read by the scorer alone, predictions from ``cotguard scan``."""
