@@ -1,12 +1,14 @@
 """Makes the corpus: ``python -m models.corpus --data DIR --out DIR``.
 
-Everything is decided by the seed. Held out for the development sets: one frame in ten, one locale in five, one carrier
-in ten, one agent message in ten. At least half of what is made holds no value, but what looks like one.
+Everything is decided by the seed. Held out from training: one frame in ten, one locale in five, one carrier in ten, one
+agent message in ten. Half of the texts made of them are for development (``dev``: thresholds are set by them), half for
+scoring (``test``). About half of all texts hold no value, but what looks like one.
 """
 
 import argparse
 import hashlib
 import json
+import os
 import sys
 import sysconfig
 from collections import Counter
@@ -38,6 +40,11 @@ _T = TypeVar("_T")
 
 def _held_out(thing: object, one_in: int = 10) -> bool:
     return hashlib.sha256(str(thing).encode()).digest()[0] % one_in == 0
+
+
+def _for_development(example: Example) -> bool:
+    """Which half of the held-out texts it belongs to; by another byte, so that the halves are alike."""
+    return hashlib.sha256(example.text.encode()).digest()[1] % 2 == 0
 
 
 def _part(things: Sequence[_T], *, dev: bool, one_in: int = 10) -> list[_T]:
@@ -215,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m models.corpus", description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with the public data, as its MANIFEST says")
-    parser.add_argument("--out", type=Path, required=True, help="where train.jsonl and the development sets go")
+    parser.add_argument("--out", type=Path, required=True, help="where train.jsonl and the held-out sets go")
     parser.add_argument("--size", type=int, default=_SIZE, help="training examples (default %(default)s)")
     parser.add_argument("--seed", type=int, default=7, help="(default %(default)s)")
     parser.add_argument("--sample", action="store_true", help="a small one, to try things out")
@@ -232,13 +239,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kept = _part(examples, dev=False)
         train += kept[: int(len(kept) * share)]
     maker.values.rng.shuffle(train)
-    splits = {
-        "train": train,
-        "dev": dev + _part(hazards, dev=True)[:held_out],
-        "dev_benign": [benign(text[:_MAX_CHARS], "benign", ()) for text in maker.carriers[:held_out]],
-        "dev_code": [benign(text, "code", ()) for text in maker.code[:held_out]],
-        "dev_refusing": _part(refusing, dev=True)[:held_out],
-    }
+    splits = {"train": train}
+    for name, examples in (
+        ("", dev + _part(hazards, dev=True)[:held_out]),
+        ("_benign", [benign(text[:_MAX_CHARS], "benign", ()) for text in maker.carriers[:held_out]]),
+        ("_code", [benign(text, "code", ()) for text in maker.code[:held_out]]),
+        ("_refusing", _part(refusing, dev=True)[:held_out]),
+    ):
+        splits[f"dev{name}"] = [example for example in examples if _for_development(example)]
+        splits[f"test{name}"] = [example for example in examples if not _for_development(example)]
     manifest: dict[str, object] = {"seed": options.seed, "size": size}
     for split, examples in splits.items():
         write(options.out, split, examples)
@@ -254,4 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    if os.environ.get("PYTHONHASHSEED") != "0":  # Faker draws some cities from a set
+        command = [sys.executable, "-m", "models.corpus", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606  # ourselves
     sys.exit(main())
