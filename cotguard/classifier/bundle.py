@@ -21,7 +21,7 @@ __all__ = ["DEFAULT", "NONE", "Bundle", "BundleError", "Manifest", "find", "load
 MANIFEST = "bundle.yaml"
 MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
-DEFAULT = "none"
+DEFAULT = "tagger-4"
 """The bundle that is used when none is named."""
 NONE = "none"
 """What is written instead of a bundle's name for no classifier."""

@@ -18,8 +18,8 @@ import numpy as np
 from cotguard.classifier.bundle import BundleError, Manifest, load
 from cotguard.classifier.engine import Answer, Engine, InferenceError, Window
 from cotguard.classifier.handover import ask
-from cotguard.classifier.joining import Joiner, Labels
-from cotguard.classifier.tokens import Pieces, Tokenizer
+from cotguard.classifier.joining import WITH_NUMBER, Joiner, Labels
+from cotguard.classifier.tokens import Case, Pieces, Tokenizer
 from cotguard.detectors.contract import Scope
 from cotguard.spans import ChannelKind, Span
 
@@ -38,7 +38,9 @@ class Classifier:
     def __init__(self, engine: Engine) -> None:
         manifest = engine.bundle.manifest
         self.engine = engine
-        self.entities = frozenset({*manifest.entities.values(), *manifest.hazard_entities.values()})
+        spans = {*manifest.entities.values()}
+        refined = {WITH_NUMBER[entity] for entity in spans & WITH_NUMBER.keys()}
+        self.entities = frozenset(spans | refined | {*manifest.hazard_entities.values()})
         self._labels = Labels(manifest)
         self._hazards = _Hazards(manifest)
 
@@ -197,13 +199,18 @@ class _Session:
         """Take the answer to the core of pieces ``[start, end)``."""
         length = min(end + self._window.right, self._count) - start
         skipped = len(answer.labels) - length if len(answer.labels) else 0
-        starts, ends = self._pieces.starts, self._pieces.ends
+        starts, ends, types = self._pieces.starts, self._pieces.ends, self._pieces.types
         first, last = start - self._first, end - self._first
         if len(self._classifier.labels.names):
             labels = self._classifier.labels.read(answer.labels[skipped : skipped + end - start])
             for index, piece in zip(range(first, last), labels, strict=True):
                 closed = self._joiner.take(
-                    int(starts[index]), int(ends[index]), piece, glued=self._glued[index], spaced=self._spaced[index]
+                    int(starts[index]),
+                    int(ends[index]),
+                    piece,
+                    glued=self._glued[index],
+                    spaced=self._spaced[index],
+                    number=types[index] == Case.DIGITS,
                 )
                 if closed is not None:
                     spans.append(closed)

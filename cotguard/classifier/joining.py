@@ -5,6 +5,7 @@
 2. Pieces of one entity that follow each other are one span; so are those with up to two other pieces between them and
    no white space (``ann`` ``.`` ``lee``).
 3. A span has whole words: letters and digits that follow each other are in it or not.
+4. A place with a number in it is an address (``12 Harbour Lane``): policies let places pass.
 """
 
 from collections.abc import Iterator
@@ -16,11 +17,13 @@ from numpy.typing import NDArray
 from cotguard.classifier.bundle import Manifest
 from cotguard.spans import Span
 
-__all__ = ["Joiner", "Labelled", "Labels"]
+__all__ = ["WITH_NUMBER", "Joiner", "Labelled", "Labels"]
 
 Floats = NDArray[np.float32]
 
 _GAP = 2
+WITH_NUMBER = {"LOCATION": "STREET_ADDRESS"}
+"""What a span with a number in it is instead."""
 _LONGEST = 1024
 """Characters after which a span ends, and another begins: what is on hold stays bounded."""
 
@@ -63,7 +66,7 @@ class Labels:
 class Joiner:
     """Joins the pieces of one text. Offsets are the text's."""
 
-    __slots__ = ("_end", "_entities", "_entity", "_gap", "_score", "_start", "_word")
+    __slots__ = ("_end", "_entities", "_entity", "_gap", "_number", "_score", "_start", "_word")
 
     def __init__(self, entities: tuple[str, ...]) -> None:
         self._entities = entities
@@ -71,6 +74,7 @@ class Joiner:
         self._start = self._end = self._word = 0
         self._score = 0.0
         self._gap = 0
+        self._number = False
 
     def begin(self, *, continues: bool, frontier: int) -> int:
         """Where the text begins that the next piece may still change.
@@ -81,10 +85,13 @@ class Joiner:
             return self._start
         return self._word if continues else frontier
 
-    def take(self, start: int, end: int, piece: Labelled, *, glued: bool, spaced: bool) -> Span | None:
+    def take(
+        self, start: int, end: int, piece: Labelled, *, glued: bool, spaced: bool, number: bool = False
+    ) -> Span | None:
         """Add a piece; returns the span that it ends.
 
-        ``glued``: it goes on with the word of the piece before; ``spaced``: there is white space before it.
+        ``glued``: it goes on with the word of the piece before; ``spaced``: there is white space before it; ``number``:
+        it is digits.
         """
         if end <= start:  # what normalising made of nothing
             return None
@@ -96,10 +103,11 @@ class Joiner:
                 if (glued and self._gap == 0) or piece.entity == self._entity:
                     self._end, self._gap = end, 0
                     self._score = max(self._score, piece.score if piece.entity == self._entity else 0.0)
+                    self._number |= number
                 return None
             closed = self.close()
         if piece.entity >= 0:
-            self._entity, self._score, self._gap = piece.entity, piece.score, 0
+            self._entity, self._score, self._gap, self._number = piece.entity, piece.score, 0, number
             self._start, self._end = (self._word if glued else start), end
             if closed is not None:
                 self._start = max(self._start, closed.end)
@@ -121,4 +129,6 @@ class Joiner:
         if self._entity < 0:
             return None
         entity, self._entity = self._entities[self._entity], -1
+        if self._number:
+            entity = WITH_NUMBER.get(entity, entity)
         return Span(self._start, self._end, entity, round(self._score, 4), f"classifier/{entity}")
