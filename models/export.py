@@ -69,7 +69,7 @@ def export(model: Path, corpus: Path, out: Path, geometry: Geometry = DEFAULT_GE
     limits = Limits()
     thresholds = _Thresholds(
         calibrate_entities(table(judged["dev"]), table(judged["dev_benign"]), table(judged["dev_code"]), limits),
-        calibrate_hazards(judged["dev_benign"], judged["dev_refusing"], limits),
+        calibrate_hazards([*judged["dev_benign"], *judged["dev_code"]], judged["dev_refusing"], limits),
     )
     figures = _figures(judged, thresholds)
     manifest = {
@@ -158,6 +158,7 @@ def _figures(judged: Mapping[str, Sequence[Judged]], thresholds: _Thresholds) ->
         "sources": {name: _source(texts, thresholds) for name, texts in sorted(sources.items())},
         "hazards": {
             "benign": flagged(judged["dev_benign"], thresholds.hazards),
+            "code": flagged(judged["dev_code"], thresholds.hazards),
             "refusing": flagged(judged["dev_refusing"], thresholds.hazards),
             "codes": hazard_figures(judged["dev"], thresholds.hazards),
         },

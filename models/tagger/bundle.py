@@ -64,8 +64,8 @@ templates and locales that training has not seen. SHA-256 of each set is in `bun
 
 ## Figures
 
-On the development sets, from the int8 model at its thresholds, in characters of word pieces and without patterns:
-masking recall {_percent(figures["masking"]["recall"])} at {_percent(figures["masking"]["over"])} over-masking
+On the development sets, by which thresholds were chosen, from the int8 model, in characters of word pieces and
+without patterns: masking recall {_percent(figures["masking"]["recall"])} at {_percent(figures["masking"]["over"])} over-masking
 (score {figures["masking"]["score"]:.3f}). Altered in benign traces
 {_percent(figures["altered"]["benign"])}, in code {_percent(figures["altered"]["code"])} (PERSON apart:
 {_percent(figures["altered"]["benign_person"])} and {_percent(figures["altered"]["code_person"])}).
@@ -78,7 +78,7 @@ characters altered where nothing is to be found.
 {_sources(figures["sources"])}
 
 Hazards, by text: {_percent(figures["hazards"]["refusing"])} of refusing and {_percent(figures["hazards"]["benign"])} of
-benign traces are flagged.
+benign traces are flagged, and {_percent(figures["hazards"]["code"])} of code.
 
 {_hazards(manifest)}
 

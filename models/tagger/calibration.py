@@ -78,7 +78,7 @@ def _share_at(rows: Table, among: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def calibrate_hazards(benign: Sequence[Judged], refusing: Sequence[Judged], limits: Limits) -> Floats:
-    """A threshold for each hazard, shape (``len(HAZARDS)``,)."""
+    """A threshold for each hazard, shape (``len(HAZARDS)``,). ``benign``: texts of any kind without a hazard."""
     negatives = [*benign, *refusing]
     said = np.stack([text.hazards for text in negatives])
     ordered = np.sort(said, axis=0)[::-1]
