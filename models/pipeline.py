@@ -27,7 +27,7 @@ from models.train import Options, train
 __all__ = ["Plan", "main", "run"]
 
 _HERE = Path(__file__).parent
-_WINDOWS = {6: DEFAULT_GEOMETRY, 4: DEFAULT_GEOMETRY, 3: Geometry(left=16, core=40, right=8)}
+_WINDOWS = {6: DEFAULT_GEOMETRY, 4: DEFAULT_GEOMETRY, 3: Geometry(left=16, core=48, right=8)}
 """By layers: the fastest model also judges more pieces at once, with less context."""
 _SMOKE_EXAMPLES = 400
 _SMOKE_STEPS = 20

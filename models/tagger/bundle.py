@@ -65,8 +65,8 @@ templates and locales that training has not seen. SHA-256 of each set is in `bun
 ## Figures
 
 On the development sets, by which thresholds were chosen, from the int8 model, in characters of word pieces and
-without patterns: masking recall {_percent(figures["masking"]["recall"])} at {_percent(figures["masking"]["over"])} over-masking
-(score {figures["masking"]["score"]:.3f}). Altered in benign traces
+without patterns: masking recall {_percent(figures["masking"]["recall"])} at
+{_percent(figures["masking"]["over"])} over-masking (score {figures["masking"]["score"]:.3f}). Altered in benign traces
 {_percent(figures["altered"]["benign"])}, in code {_percent(figures["altered"]["code"])} (PERSON apart:
 {_percent(figures["altered"]["benign_person"])} and {_percent(figures["altered"]["code_person"])}).
 
