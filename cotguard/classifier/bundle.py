@@ -16,7 +16,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cotguard.classifier.tokens import Boundaries, Tokenizer
 from cotguard.taxonomy import ENTITIES
 
-__all__ = ["DEFAULT", "NONE", "Bundle", "BundleError", "Manifest", "find", "load", "ready_bundles"]
+__all__ = [
+    "DEFAULT",
+    "MANIFEST",
+    "MODEL",
+    "NONE",
+    "TOKENIZER",
+    "Bundle",
+    "BundleError",
+    "Manifest",
+    "checksum",
+    "find",
+    "load",
+    "ready_bundles",
+]
 
 MANIFEST = "bundle.yaml"
 MODEL = "model.onnx"
@@ -96,15 +109,14 @@ class Manifest(_Document):
             if entity not in ENTITIES:
                 close = get_close_matches(entity, ENTITIES, 1)
                 raise ValueError(f"{entity} is no entity" + (f"; did you mean {close[0]}?" if close else ""))
-        if missing := sorted((set(self.entities) - set(self.thresholds)) | self._without_threshold):
+        without = (set(self.entities) - set(self.thresholds)) | (
+            set(self.hazard_entities) - set(self.hazard_thresholds)
+        )
+        if missing := sorted(without):
             raise ValueError(f"thresholds: {missing[0]} has none")
         if not (self.entities or self.hazard_entities):
             raise ValueError("neither entities nor hazard_entities: the bundle would find nothing")
         return self
-
-    @property
-    def _without_threshold(self) -> set[str]:
-        return set(self.hazard_entities) - set(self.hazard_thresholds)
 
 
 class Bundle:
@@ -134,6 +146,12 @@ class Bundle:
     def digest(self) -> str:
         """Which model this is: the beginning of its checksum."""
         return self.manifest.sha256[MODEL][:12]
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def ready_bundles() -> list[str]:
@@ -173,8 +191,7 @@ def load(name: str) -> Bundle:
             raise BundleError(f"{path}: sha256: no checksum of {file}")
     for file, expected in manifest.sha256.items():
         try:
-            with (folder / file).open("rb") as opened:
-                found = hashlib.file_digest(opened, "sha256").hexdigest()
+            found = checksum(folder / file)
         except OSError as error:
             raise BundleError(f"{folder / file}: {error.strerror}; restore the bundle") from error
         if found != expected:

@@ -41,7 +41,7 @@ class Classifier:
         spans = {*manifest.entities.values()}
         refined = {WITH_NUMBER[entity] for entity in spans & WITH_NUMBER.keys()}
         self.entities = frozenset(spans | refined | {*manifest.hazard_entities.values()})
-        self._labels = Labels(manifest)
+        self.labels = Labels(manifest)
         self._hazards = _Hazards(manifest)
 
     @classmethod
@@ -65,11 +65,6 @@ class Classifier:
     def judge(self, windows: Sequence[Window]) -> Sequence[Answer]:
         """Answers to windows, in their order."""
         return ask(self.engine.run, windows)
-
-    @property
-    def labels(self) -> Labels:
-        """How outputs per piece are read."""
-        return self._labels
 
     def hazards(self, start: int, end: int, answer: Answer) -> list[Span]:
         """Hazards of a window, as spans over its core."""

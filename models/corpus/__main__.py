@@ -38,8 +38,8 @@ _LOWER_SHARE = 0.15
 _T = TypeVar("_T")
 
 
-def _held_out(thing: object, one_in: int = 10) -> bool:
-    return hashlib.sha256(str(thing).encode()).digest()[0] % one_in == 0
+def _held_out(thing: object) -> bool:
+    return hashlib.sha256(str(thing).encode()).digest()[0] % 10 == 0
 
 
 def _for_development(example: Example) -> bool:
@@ -47,9 +47,9 @@ def _for_development(example: Example) -> bool:
     return hashlib.sha256(example.text.encode()).digest()[1] % 2 == 0
 
 
-def _part(things: Sequence[_T], *, dev: bool, one_in: int = 10) -> list[_T]:
+def _part(things: Sequence[_T], *, dev: bool) -> list[_T]:
     """The things of one side of the split."""
-    return [thing for thing in things if _held_out(thing, one_in) is dev]
+    return [thing for thing in things if _held_out(thing) is dev]
 
 
 def _turns(things: Sequence[_T], *, dev: bool) -> list[_T]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from models.evaluation.scoring import Masking, Scores
+from models.evaluation.scoring import Counts, Masking, Scores
 
 __all__ = ["figures", "markdown"]
 
@@ -52,7 +52,7 @@ def _masking(masking: Masking) -> dict[str, float]:
     return _rounded(recall=masking.recall, over=masking.over, score=masking.score, f2=masking.f2)
 
 
-def _counts(each: Any) -> dict[str, float]:
+def _counts(each: Counts) -> dict[str, float]:
     return {"texts": each.gold, **_rounded(precision=each.precision, recall=each.recall, f1=each.f1)}
 
 

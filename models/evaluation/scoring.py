@@ -16,7 +16,7 @@ from cotguard.taxonomy import GROUPS
 from models.evaluation.gold import SOME_HAZARD, Item
 from models.evaluation.predictions import Predicted
 
-__all__ = ["EntityScore", "HazardScore", "Masking", "Scores", "family", "score"]
+__all__ = ["Counts", "EntityScore", "Masking", "Scores", "family", "score"]
 
 _GENERAL = {
     **dict.fromkeys(GROUPS["GOVERNMENT"], "GOVERNMENT_ID"),
@@ -69,52 +69,37 @@ class Masking:
 
 
 @dataclass(slots=True)
-class EntityScore:
-    """Label-strict counts of characters, and ``masked`` under any label; ``leaking`` spans are not masked whole."""
+class Counts:
+    """How much there is of one label, how much was found, and how much of that is right."""
 
     gold: int = 0
     found: int = 0
     right: int = 0
+
+    @property
+    def precision(self) -> float:
+        return self.right / max(self.found, 1)
+
+    @property
+    def recall(self) -> float:
+        return self.right / max(self.gold, 1)
+
+    @property
+    def f1(self) -> float:
+        return _f(self.precision, self.recall, 1)
+
+
+@dataclass(slots=True)
+class EntityScore(Counts):
+    """Label-strict, in characters; ``masked``: under any label. ``leaking`` spans are not masked whole."""
+
     masked: int = 0
     spans: int = 0
     leaking: int = 0
 
     @property
-    def precision(self) -> float:
-        return self.right / max(self.found, 1)
-
-    @property
-    def recall(self) -> float:
-        return self.right / max(self.gold, 1)
-
-    @property
-    def f1(self) -> float:
-        return _f(self.precision, self.recall, 1)
-
-    @property
     def f2(self) -> float:
         return _f(self.precision, self.recall, 2)
-
-
-@dataclass(slots=True)
-class HazardScore:
-    """Counts of texts."""
-
-    gold: int = 0
-    found: int = 0
-    right: int = 0
-
-    @property
-    def precision(self) -> float:
-        return self.right / max(self.found, 1)
-
-    @property
-    def recall(self) -> float:
-        return self.right / max(self.gold, 1)
-
-    @property
-    def f1(self) -> float:
-        return _f(self.precision, self.recall, 1)
 
 
 @dataclass(slots=True)
@@ -126,8 +111,9 @@ class Scores:
     entities: dict[str, EntityScore] = field(default_factory=lambda: defaultdict(EntityScore))
     altered: Counter[str] = field(default_factory=Counter)
     clean: int = 0
-    hazards: dict[str, HazardScore] = field(default_factory=lambda: defaultdict(HazardScore))
-    any_hazard: HazardScore = field(default_factory=HazardScore)
+    hazards: dict[str, Counts] = field(default_factory=lambda: defaultdict(Counts))
+    """In texts, as is ``any_hazard``."""
+    any_hazard: Counts = field(default_factory=Counts)
     harmless: int = 0
     """Texts that are known to hold no hazard."""
     flagged: int = 0

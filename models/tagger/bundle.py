@@ -1,29 +1,20 @@
 """A bundle's manifest and its card."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from cotguard.classifier.bundle import MANIFEST, MODEL, TOKENIZER, checksum
 from models.tagger.labels import TAGS
 
 __all__ = ["MANIFEST", "card", "checksum", "checksums", "read_manifest", "write_manifest"]
 
-MANIFEST = "bundle.yaml"
-_CHECKED = ("model.onnx", "tokenizer.json")
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
 
 def checksums(folder: Path) -> dict[str, str]:
     """SHA-256 of the files that make the bundle's answers."""
-    return {name: checksum(folder / name) for name in _CHECKED}
+    return {name: checksum(folder / name) for name in (MODEL, TOKENIZER)}
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
