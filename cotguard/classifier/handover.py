@@ -10,11 +10,11 @@ A fault of what is asked is raised where it was asked, in the detector: so the p
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-__all__ = ["ask", "handed_over"]
+__all__ = ["Handover", "ask", "handed_over"]
 
 _Question = TypeVar("_Question")
 _Answer = TypeVar("_Answer")
@@ -33,19 +33,46 @@ def ask(answer: Callable[[_Question], _Answer], question: _Question) -> _Answer:
     return answer(question)
 
 
+class Handover(Generic[_Result]):
+    """A call that is run up to where it asks, if it does. Raises what the call raises."""
+
+    __slots__ = ("_running", "_said")
+
+    def __init__(self, call: Callable[[], _Result]) -> None:
+        self._running = _Call(call)
+        self._said = self._running.switch()
+
+    @property
+    def waits(self) -> bool:
+        """Whether the call waits for an answer."""
+        return not self._running.dead
+
+    @property
+    def result(self) -> _Result:
+        """What the call returned, once it waits for nothing."""
+        return self._said  # type: ignore[no-any-return]  # dead: what the call returned
+
+    async def finish(self, answer: Callable[[Any], Awaitable[Any]]) -> _Result:
+        """Run the call to its end; what it asks is answered by ``answer``."""
+        running = self._running
+        try:
+            while not running.dead:
+                try:
+                    given = await answer(self._said)
+                except Exception as error:
+                    self._said = running.throw(error)
+                else:
+                    self._said = running.switch(given)
+        finally:
+            self.close()
+        return self.result
+
+    def close(self) -> None:
+        """End the call where it waits, if it does: nobody will answer."""
+        if not self._running.dead:
+            self._running.throw(GreenletExit)
+
+
 async def handed_over(call: Callable[[], _Result], answer: Callable[[Any], Awaitable[Any]]) -> _Result:
     """What ``call`` returns; what it asks meanwhile is answered by ``answer``."""
-    running = _Call(call)
-    said = running.switch()
-    try:
-        while not running.dead:
-            try:
-                given = await answer(said)
-            except Exception as error:
-                said = running.throw(error)
-            else:
-                said = running.switch(given)
-    finally:
-        if not running.dead:  # cancelled
-            running.throw(GreenletExit)
-    return said  # type: ignore[no-any-return]  # dead: what the call returned
+    return await Handover(call).finish(answer)

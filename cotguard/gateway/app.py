@@ -257,7 +257,9 @@ class Gateway:
         response = web.StreamResponse(headers={**response_headers(upstream.headers), **_STREAM_HEADERS})
         await response.prepare(request)
         await response.write(b"")  # headers now, not with the first text, which may be on hold
-        stream = Pump(upstream, decoder, translator, exchange, response, self.metrics, started, self._inference)
+        stream = Pump(
+            upstream, decoder, translator, exchange, request, response, self.metrics, started, self._inference
+        )
         failed = False
         try:
             async with self._until_drained():

@@ -1,14 +1,17 @@
-"""A stream under way: read, moderate, write, one read at a time.
+"""A stream under way: what one turn of the event loop brought is moderated together and written in one piece.
 
-1. What one read brought is moderated together and written in one piece. Writing waits for the client (back-pressure);
-   while it waits nothing more is read from the upstream.
-2. While text is on hold and the upstream is silent, the client gets keep-alive comments; an upstream that is silent for
+1. What is read goes to the moderation in the same turn of the event loop, and what is decided to the client's
+   connection, without a task in between: waking one for every event would cost as much as the rest.
+2. Where somebody must be waited for - the client takes nothing more, a detector asks the classifier -, the stream's
+   task goes on with the matter. What is read meanwhile queues up, and nothing more is read than ``MAX_QUEUED_BYTES``.
+3. While text is on hold and the upstream is silent, the client gets keep-alive comments; an upstream that is silent for
    too long ends the stream. One sleeping task per stream looks after both: a timeout around every read would cost as
    much as the moderation of an event.
 """
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,32 +19,52 @@ from functools import partial
 import aiohttp
 from aiohttp import web
 
-from cotguard.classifier.handover import handed_over
+from cotguard.classifier.handover import Handover
 from cotguard.classifier.inference import Inference
 from cotguard.dialects.contract import Translator
+from cotguard.gateway.body import Body
 from cotguard.gateway.encodings import Decoder
 from cotguard.moderation.exchange import Exchange
 from cotguard.telemetry.metrics import Metrics
 
-__all__ = ["Pump"]
+__all__ = ["MAX_QUEUED_BYTES", "Pump"]
+
+MAX_QUEUED_BYTES = 64 * 1024
+"""Bytes of a stream that wait to be moderated before the upstream is no longer read; one read may go beyond."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Pump:
-    """Moves one stream. ``started``: when the request came, on the monotonic clock; ``inference`` answers detectors."""
+    """Moves one stream. ``started``: when the request came, on the monotonic clock; ``inference`` answers detectors.
+
+    ``response`` is the prepared response to ``request``, its headers written.
+    """
 
     upstream: aiohttp.ClientResponse
     decoder: Decoder
     translator: Translator
     exchange: Exchange
+    request: web.Request
     response: web.StreamResponse
     metrics: Metrics
     started: float
     inference: Inference | None = None
+    _body: Body = field(init=False)
+    _loop: asyncio.AbstractEventLoop = field(init=False)
+    _chunked: bool = field(init=False)
+    _queue: list[bytes] = field(default_factory=list, init=False)  # read, not yet moderated
+    _queued: int = field(default=0, init=False)
+    _turn_due: bool = field(default=False, init=False)
+    _ended: bool = field(default=False, init=False)  # the upstream's body, by `_end`
+    _end: BaseException | None = field(default=None, init=False)
+    _over: bool = field(default=False, init=False)
+    _fault: Exception | None = field(default=None, init=False)
+    _asking: Handover[bytes] | None = field(default=None, init=False)  # stopped where a detector asks
+    _waiting: asyncio.Event = field(default_factory=asyncio.Event, init=False)  # for `_wait` to go on with
+    _read_at: float = field(default=0.0, init=False)  # of what is moderated
     _received: bool = field(default=False, init=False)
     _delivered: bool = field(default=False, init=False)
     _held_since: float | None = field(default=None, init=False)
-    _reading_since: float | None = field(default=None, init=False)  # unset while something is written
 
     async def run(self, *, keep_alive_after: float, idle_timeout: float) -> None:
         """Run until the translator is finished or the upstream's body ends.
@@ -49,39 +72,109 @@ class Pump:
         Raises what reading, decoding, moderating and writing raise; ``TimeoutError`` when nothing is read for
         ``idle_timeout`` seconds.
         """
+        self._loop = asyncio.get_running_loop()
+        self._chunked = self.request.writer.chunked  # type: ignore[attr-defined]  # of the one writer there is
+        self._read_at = time.monotonic()
         async with asyncio.timeout(None) as idle:
             watch = asyncio.create_task(self._watch(idle, keep_alive_after, idle_timeout))
+            self._body = Body(self.upstream, self._arrived, self._upstream_ended)
             try:
-                await self._move()
+                self._body.start()
+                await self._wait()
             finally:
+                self._over = True
+                self._body.close()
                 watch.cancel()
+                if self._asking is not None:
+                    self._asking.close()
 
-    async def _move(self) -> None:
-        translator, exchange, metrics, inference = self.translator, self.exchange, self.metrics, self.inference
-        read, write, clock = self.upstream.content.readany, self.response.write, time.monotonic
-        now = clock()
-        while not translator.finished:
-            self._reading_since = now
-            data = await read()
-            self._reading_since = None
-            now = clock()
-            if inference is None:
-                written = translator.receive(self.decoder.feed(data)) if data else translator.end()
-            else:
-                moderate = partial(translator.receive, self.decoder.feed(data)) if data else translator.end
-                written = await handed_over(moderate, inference)
-            if written:
-                await write(written)
-                read_at, now = now, clock()
-                metrics.added.observe(now - read_at)
-            if not self._delivered:
-                self._note_first(now)
-            held = exchange.held
-            metrics.held.observe(held)
-            if (self._held_since is None) is (held > 0):
-                self._note_held(now, held=held > 0)
-            if not data:
+    def _arrived(self, data: bytes) -> None:
+        self._queue.append(data)
+        self._queued += len(data)
+        if not self._turn_due:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)  # behind what else this turn of the loop reads
+        elif self._queued > MAX_QUEUED_BYTES:
+            self._body.pause()
+
+    def _upstream_ended(self, error: BaseException | None) -> None:
+        self._ended, self._end = True, error
+        if not self._turn_due:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Moderate what was read and write what is decided; leave to ``_wait`` what must be waited for."""
+        if self._over or self._waiting.is_set():
+            return
+        self._read_at = time.monotonic()
+        try:
+            while self._queue or self._ended:
+                if not self._moderate():
+                    return
+        except Exception as fault:
+            self._fault = fault
+            self._waiting.set()
+        else:
+            self._turn_due = False
+            self._body.resume()
+
+    def _moderate(self) -> bool:
+        """Moderate what is queued, or else the end. Returns whether that was all: nobody is to be waited for."""
+        moderate: Callable[[], bytes]
+        if self._queue:
+            data = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
+            self._queue.clear()
+            self._queued = 0
+            moderate = partial(self.translator.receive, self.decoder.feed(data))
+        elif self._end is not None:
+            raise self._end
+        else:
+            self._over = True
+            moderate = self.translator.end
+        if self.inference is None:
+            return self._deliver(moderate())
+        call = Handover(moderate)
+        if call.waits:
+            self._asking = call
+            self._waiting.set()
+            return False
+        return self._deliver(call.result)
+
+    def _deliver(self, written: bytes) -> bool:
+        """Returns whether the stream goes on without waiting for anybody."""
+        if written:
+            transport = self.request.transport
+            if transport is None or transport.is_closing():
+                raise ConnectionResetError("the client is gone")
+            transport.write(b"%x\r\n%b\r\n" % (len(written), written) if self._chunked else written)
+            self.metrics.added.observe(time.monotonic() - self._read_at)
+        if not self._delivered:
+            self._note_first(self._read_at)
+        held = self.exchange.held
+        self.metrics.held.observe(held)
+        if (self._held_since is None) is (held > 0):
+            self._note_held(self._read_at, held=held > 0)
+        self._over = self._over or self.translator.finished
+        if self._over or self.request.protocol.writing_paused:
+            self._waiting.set()
+            return False
+        return True
+
+    async def _wait(self) -> None:
+        """Go on with what must be waited for, until the stream is over."""
+        while True:
+            await self._waiting.wait()
+            if self._fault is not None:
+                raise self._fault
+            if self._asking is not None and self.inference is not None:
+                asking, self._asking = self._asking, None
+                self._deliver(await asking.finish(self.inference))
+            await self.request.writer.drain()
+            if self._over:
                 return
+            self._waiting.clear()
+            self._turn()
 
     def _note_first(self, now: float) -> None:
         """Times to the first text, received and delivered."""
@@ -105,14 +198,14 @@ class Pump:
             while True:
                 now = time.monotonic()
                 pause = min(keep_alive_after, idle_timeout)
-                if (reading_since := self._reading_since) is not None:
-                    left = reading_since + idle_timeout - now
+                if not self._turn_due:
+                    left = self._read_at + idle_timeout - now
                     if left <= 0:
-                        idle.reschedule(asyncio.get_running_loop().time())
+                        idle.reschedule(self._loop.time())
                         return
                     pause = min(pause, left)
                     if self.exchange.held:
-                        due = max(reading_since, wrote) + keep_alive_after - now
+                        due = max(self._read_at, wrote) + keep_alive_after - now
                         if due <= 0:
                             wrote, due = now, keep_alive_after
                             await self.response.write(self.translator.keep_alive())
