@@ -72,7 +72,7 @@ async def test_all_of_it_whenever_it_is_started(chunked: bool, late: float) -> N
         account = Account()
         Body(response, account.arrived, account.ended).start()
         await asyncio.wait_for(account.over.wait(), 5)
-    assert (account.data, account.error) == (b"".join(pieces), None)
+    assert (bytes(account.data), account.error) == (b"".join(pieces), None)
 
 
 async def test_pieces_arrive_one_by_one() -> None:
@@ -91,7 +91,7 @@ async def test_an_empty_body() -> None:
         account = Account()
         Body(response, account.arrived, account.ended).start()
         assert account.over.is_set()
-    assert (account.data, account.error) == (b"", None)
+    assert (bytes(account.data), account.error) == (b"", None)
 
 
 @pytest.mark.parametrize("late", [0, 0.2])
@@ -136,4 +136,4 @@ async def test_nothing_arrives_once_it_is_closed() -> None:
         body.close()
         seen = bytes(account.data)
         await asyncio.sleep(0.1)
-    assert (account.data, account.over.is_set()) == (seen, False)
+    assert (bytes(account.data), account.over.is_set()) == (seen, False)

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotguard.detectors.contract import RequestFacts
-from cotguard.dialects import chat_stream
 from cotguard.dialects.chat_completions import ChatCompletions
 from cotguard.dialects.chat_request import MAX_CHOICES
 from cotguard.dialects.contract import ErrorKind, Prepared, Refused, UpstreamFault
+from cotguard.dialects.memo import Memo
 from cotguard.dialects.table import CHECKS, Table
 from cotguard.moderation.exchange import Emission, Exchange, Lane
 from cotguard.moderation.view import View
@@ -74,7 +74,10 @@ class RuleLane(Lane):
         return released
 
     def _pass_on(self, key: Hashable, text: str) -> None:
-        if text or self._heads[key] is not None:
+        last = self._released[-1] if self._released else None
+        if last is not None and last.key == key and self._heads[key] is None:
+            last.text += text  # as the real lane joins what is adjacent
+        elif text or self._heads[key] is not None:
             self._released.append(Emission(key, self._heads[key], text))
             self._heads[key] = None
 
@@ -256,16 +259,16 @@ def test_the_short_way_writes_what_the_long_way_does(monkeypatch: pytest.MonkeyP
     data = sse(*chunks, chunk(choice({"content": "!", "refusal": "no"})), stop(), stop(index=1))
     request = prepared(tools=TOOLS, n=2)
     taken: list[str | None] = []
-    short = chat_stream._Memo.text
+    short = Memo.text
 
-    def counted(memo: chat_stream._Memo, each: Json) -> str | None:
-        taken.append(short(memo, each))
+    def counted(memo: Memo, block: bytes) -> str | None:
+        taken.append(short(memo, block))
         return taken[-1]
 
-    monkeypatch.setattr(chat_stream._Memo, "text", counted)
+    monkeypatch.setattr(Memo, "text", counted)
     written = raw_stream(data, request, size)
     assert sum(text is not None for text in taken) > 30
-    monkeypatch.setattr(chat_stream._Memo, "text", lambda memo, each: None)
+    monkeypatch.setattr(Memo, "text", lambda memo, block: None)
     assert raw_stream(data, request, size) == written
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cotguard.moderation
-from cotguard.framing.sse import Reader, is_done
+from cotguard.framing.sse import Reader, is_done, parse
 from cotguard.moderation.markers import MarkerView, initial_kind
 from cotguard.moderation.view import Edit
 from cotguard.spans import ChannelKind
@@ -324,8 +324,9 @@ CAPTURES = Path(__file__).resolve().parents[2] / "shared" / "captures"
 )
 def test_recorded_thoughts_are_told_from_answers(name: str, initial: ChannelKind) -> None:
     deltas: list[str] = []
-    for each in Reader().feed((CAPTURES / name).read_bytes()):
-        if not is_done(each.data):
+    for block in Reader().feed((CAPTURES / name).read_bytes()):
+        each = parse(block)
+        if each is not None and not is_done(each.data):
             choices = json.loads(each.data)["choices"]
             deltas += [choice["delta"]["content"] for choice in choices if choice["delta"].get("content")]
     text = "".join(deltas)

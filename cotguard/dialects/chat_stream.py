@@ -7,9 +7,8 @@
 4. ``[DONE]`` is written once, when the upstream writes it, when it closes after the last finish reason, or when a
    block ended the last choice. Nothing follows it.
 
-*The short way.* Most chunks equal the one before but for their text. After a chunk with one text the rest of it is
-remembered; a later chunk that equals it, text aside, is one dictionary comparison, and its text joins the run that
-is fed at the end of the read. What the short way does is what the table said about the chunk before.
+*The short way* (:mod:`cotguard.dialects.memo`). Most chunks equal the one before but for their text: it is told by
+comparing bytes and joins the run that is fed at the end of the read, as the table said of the chunk before.
 
 Guarantees: nothing of an upstream chunk is written but what the table let through (G3). ``fail`` writes text that
 was decided before the fault and never what is on hold (G5).
@@ -17,64 +16,40 @@ Known limit: identifiers, model and time are those of the first chunk that has t
 """
 
 from collections.abc import Hashable
+from typing import Any, NamedTuple
 
 from cotguard.dialects.chat_choice import Choice, Piece
 from cotguard.dialects.chat_format import Format, as_object, envelope, error_object
 from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
-from cotguard.dialects.table import HOLE, Step
-from cotguard.framing.json import JSONError, dumps, dumps_str, loads
-from cotguard.framing.sse import KEEP_ALIVE, Event, FramingError, Reader, event, is_done
+from cotguard.dialects.memo import Memo, remembered
+from cotguard.dialects.table import HOLE
+from cotguard.framing.json import JSONError, dumps, loads
+from cotguard.framing.sse import KEEP_ALIVE, FramingError, Reader, event, is_done, parse
 from cotguard.moderation.exchange import Exchange
 
 __all__ = ["ChatStream"]
 
 _DONE = event(b"[DONE]")
-_HOLE = dumps_str(HOLE)
+_HOLE = dumps(HOLE)
 _UNREADABLE = "The upstream's stream could not be read."
 
 
-class _Memo:
-    """A chunk that held one text, without it: the shape of chunks to come."""
+class _Like(NamedTuple):
+    """A chunk that held one text of one channel, without it: the shape of chunks to come."""
 
-    __slots__ = ("_paths", "_skeleton", "choice", "key")
-
-    def __init__(self, chunk: dict[str, object], choice: Choice, piece: Piece) -> None:
-        self.choice = choice
-        self.key = piece.key
-        self._paths = [(path[:-1], path[-1]) for path in piece.paths]
-        self._skeleton = chunk
-        for steps, last in self._paths:
-            _holder(chunk, steps)[last] = HOLE
-
-    def text(self, chunk: dict[str, object]) -> str | None:
-        """The chunk's text if all else equals the remembered chunk. The chunk is unchanged if not."""
-        text: object = None
-        taken = []
-        try:
-            for steps, last in self._paths:
-                holder = _holder(chunk, steps)
-                value = holder[last]
-                if text is None:
-                    text = value
-                elif value != text:
-                    break
-                holder[last] = HOLE
-                taken.append((holder, last))
-            else:
-                if type(text) is str and text and chunk == self._skeleton:
-                    return text
-        except (LookupError, TypeError):
-            pass  # another shape
-        for holder, last in taken:
-            holder[last] = text
-        return None
+    memo: Memo
+    choice: Choice
+    key: Hashable
 
 
-def _holder(chunk: dict[str, object], steps: tuple[Step, ...]) -> dict[Step, object]:
-    holder = chunk["choices"][0]["delta"]  # type: ignore[index]  # the caller catches what another shape raises
-    for step in steps:
-        holder = holder[step]
-    return holder  # type: ignore[no-any-return]  # same
+def _skeleton(chunk: dict[str, object], piece: Piece) -> object:
+    """The chunk of one choice, changed: holes where the piece's text stood."""
+    for path in piece.paths:
+        holder: Any = chunk["choices"]
+        for step in (0, "delta", *path[:-1]):
+            holder = holder[step]
+        holder[path[-1]] = HOLE
+    return chunk
 
 
 class ChatStream:
@@ -91,7 +66,8 @@ class ChatStream:
         self._unwritten: dict[int, Choice] = {}  # fed since their last drain
         self._run: tuple[Choice, Hashable] | None = None
         self._run_texts: list[str] = []
-        self._memos: dict[object, _Memo] = {}
+        self._likes: dict[int, _Like] = {}  # by choice
+        self._unlike = 0  # chunks in a row that were unlike the one before
         self._envelope: dict[str, object] = {}
         self._extras: dict[str, object] = {}
         self._templates: dict[tuple[int, Hashable], list[bytes]] = {}
@@ -104,18 +80,12 @@ class ChatStream:
 
     def receive(self, data: bytes) -> bytes:
         if not self._finished:
-            try:
-                self._take(self._reader.feed(data))
-            except FramingError:
-                raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _UNREADABLE) from None
+            self._take(self._blocks(data))
         return self._flush()
 
     def end(self) -> bytes:
         if not self._finished:
-            try:
-                self._take(self._reader.end())
-            except FramingError:
-                raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _UNREADABLE) from None
+            self._take(self._reader.end())
         if not self._finished:
             if not self._choices or not all(choice.over for choice in self._choices.values()):
                 raise UpstreamFault(ErrorKind.UPSTREAM_INTERRUPTED, "The upstream ended the stream early.")
@@ -138,22 +108,45 @@ class ChatStream:
         self._out.clear()
         return written
 
-    def _take(self, events: list[Event]) -> None:
+    def _blocks(self, data: bytes) -> list[bytes]:
         try:
-            for each in events:
-                if is_done(each.data):
-                    self._end_choices()
-                    self._complete()
-                else:
-                    self._take_one(each)
-                if self._finished:
-                    return
+            return self._reader.feed(data)
+        except FramingError:
+            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _UNREADABLE) from None
+
+    def _take(self, blocks: list[bytes]) -> None:
+        try:
+            for block in blocks:
+                if not self._take_like(block):
+                    self._take_block(block)
+                    if self._finished:
+                        return
         except UpstreamFault:
             self._settle()  # what was decided before the fault is in `fail`, however the bytes were cut
             raise
         self._settle()
 
-    def _take_one(self, each: Event) -> None:
+    def _take_like(self, block: bytes) -> bool:
+        """The short way: whether the chunk was like one before."""
+        for like in self._likes.values():
+            text = like.memo.text(block)
+            if text is not None:
+                self._unlike = 0
+                self._feed(like.choice, like.key, text)
+                return True
+        return False
+
+    def _take_block(self, block: bytes) -> None:
+        try:
+            each = parse(block)
+        except FramingError:
+            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _UNREADABLE) from None
+        if each is None:
+            return
+        if is_done(each.data):
+            self._end_choices()
+            self._complete()
+            return
         if each.name and each.name not in ("message", "error"):
             return  # a named event is no chunk: copies in disguise (token ids), or nothing
         try:
@@ -164,18 +157,9 @@ class ChatStream:
             raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _UNREADABLE)
         for name in self._form.padding:
             chunk.pop(name, None)
-        try:
-            memo = self._memos[chunk["choices"][0]["index"]]
-        except (LookupError, TypeError):
-            memo = None
-        if memo is not None and not each.name:
-            text = memo.text(chunk)
-            if text is not None:
-                self._feed(memo.choice, memo.key, text)
-                return
-        self._take_chunk(chunk, failed=each.name == "error")
+        self._take_chunk(chunk, block, failed=each.name == "error")
 
-    def _take_chunk(self, chunk: dict[str, object], *, failed: bool) -> None:
+    def _take_chunk(self, chunk: dict[str, object], block: bytes, *, failed: bool) -> None:
         error = chunk.get("error")
         if error or failed:
             self._error = self._form.upstream_error(error, "The upstream reported an error.")
@@ -189,11 +173,18 @@ class ChatStream:
         for item in items or ():
             memorable = self._take_choice(as_object(item))
             if memorable is not None and len(items or ()) == 1 and not extras:
-                choice, piece = memorable
-                self._memos[choice.index] = _Memo(chunk, choice, piece)
+                self._remember(chunk, block, *memorable)
         if extras and all(choice.over for choice in self._choices.values()):
             self._settle()
             self._write_extras()
+
+    def _remember(self, chunk: dict[str, object], block: bytes, choice: Choice, piece: Piece) -> None:
+        self._unlike += 1
+        if self._unlike & (self._unlike - 1):
+            return  # where every chunk has something of its own, learning would be in vain: try less and less often
+        memo = remembered(block, piece.text, _skeleton(chunk, piece))
+        if memo is not None:
+            self._likes[choice.index] = _Like(memo, choice, piece.key)
 
     def _note_envelope(self, chunk: dict[str, object]) -> None:
         for name, value in self._form.envelope.read(chunk).structure.items():
@@ -204,7 +195,7 @@ class ChatStream:
     def _take_choice(self, item: dict[str, object]) -> tuple[Choice, Piece] | None:
         """Returns the choice's only text if there was nothing else to do: the next chunk may be like it."""
         choice = self._choice(item.get("index", 0))
-        self._memos.pop(choice.index, None)
+        self._likes.pop(choice.index, None)
         if choice.over:
             return None
         delta = item.get("delta")
@@ -260,20 +251,9 @@ class ChatStream:
         self._unwritten.clear()
 
     def _drain(self, choice: Choice) -> None:
-        merged: Hashable = None
-        template: list[bytes] = []
-        texts: list[str] = []
         for emission in choice.lane.take():
-            if emission.head is not None or emission.key != merged:
-                self._write_text(template, texts)
-                merged = emission.key
-                template = self._template(choice, merged, choice.fragment(emission), first=emission.head is not None)
-                if emission.head is not None:  # announces a call: written even without text, and only once
-                    self._out.append(dumps_str(emission.text).join(template))
-                    merged = None
-                    continue
-            texts.append(emission.text)
-        self._write_text(template, texts)
+            template = self._template(choice, emission.key, choice.fragment(emission), first=emission.head is not None)
+            self._out.append(dumps(emission.text).join(template))
         if choice.lane.cut and not choice.over:
             self._cut = True
             self._close(choice, {"finish_reason": "content_filter"})
@@ -286,12 +266,6 @@ class ChatStream:
                 self._templates[choice.index, key] = template
         return template
 
-    def _write_text(self, template: list[bytes], texts: list[str]) -> None:
-        text = "".join(texts)
-        texts.clear()
-        if text:
-            self._out.append(dumps_str(text).join(template))
-
     def _finish(self, choice: Choice, reason: dict[str, object]) -> None:
         self._feed_run()
         choice.lane.finish()
@@ -301,7 +275,7 @@ class ChatStream:
 
     def _close(self, choice: Choice, reason: dict[str, object]) -> None:
         choice.over = True
-        self._memos.pop(choice.index, None)
+        self._likes.pop(choice.index, None)
         extras, self._extras = self._extras, {}
         self._write(choice.index, {"delta": {}, **reason}, extras)
         # The upstream still writes a choice that was cut: its usage is not worth waiting for.

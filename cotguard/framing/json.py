@@ -19,7 +19,7 @@ import math
 
 import orjson
 
-__all__ = ["MAX_DEPTH", "JSONError", "dumps", "dumps_str", "loads"]
+__all__ = ["MAX_DEPTH", "JSONError", "dumps", "dumps_ascii", "loads"]
 
 MAX_DEPTH = 100
 """Arrays and objects inside one another, the outermost included."""
@@ -96,8 +96,7 @@ def dumps(value: object) -> bytes:
     try:
         out = orjson.dumps(value)
     except orjson.JSONEncodeError:
-        # An unpaired surrogate, or an error which this raises again.
-        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+        return dumps_ascii(value)  # an unpaired surrogate, or an error which this raises again
     if out.isascii():
         return out
     return (
@@ -105,6 +104,6 @@ def dumps(value: object) -> bytes:
     )
 
 
-def dumps_str(text: str) -> bytes:
-    """Write one string, quotes included."""
-    return dumps(text)
+def dumps_ascii(value: object) -> bytes:
+    """The same with everything outside ASCII as escapes, as Python's own module writes it."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()

@@ -18,7 +18,7 @@ Guarantees: the events do not depend on how the input was cut; memory is bounded
 
 from typing import NamedTuple
 
-__all__ = ["KEEP_ALIVE", "MAX_EVENT_BYTES", "Event", "FramingError", "Reader", "event", "is_done"]
+__all__ = ["KEEP_ALIVE", "MAX_EVENT_BYTES", "Event", "FramingError", "Reader", "event", "is_done", "parse"]
 
 MAX_EVENT_BYTES = 32 * 1024 * 1024
 """Largest event accepted, in bytes of its block: terminal events repeat whole responses, images included."""
@@ -43,10 +43,9 @@ class Event(NamedTuple):
 
 
 class Reader:
-    """Cuts an event stream of one response into events. ``max_event`` is in bytes.
+    """Cuts an event stream of one response into blocks of lines, one for each event. ``max_event`` is in bytes.
 
-    ``feed`` and ``end`` raise :class:`FramingError` for an event over the limit and for invalid UTF-8; the reader is of
-    no use afterwards.
+    ``feed`` and ``end`` raise :class:`FramingError` for a block over the limit; the reader is of no use afterwards.
     """
 
     __slots__ = ("_buffer", "_max_event", "_searched", "_skip_lf", "_started")
@@ -58,26 +57,25 @@ class Reader:
         self._skip_lf = False
         self._started = False
 
-    def feed(self, data: bytes) -> list[Event]:
-        """Take the next bytes of the body. Returns the events they complete."""
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take the next bytes of the body. Returns the blocks they complete, some of them empty, for :func:`parse`."""
         if self._skip_lf and data:
             self._skip_lf = False
             data = data.removeprefix(b"\n")
         if _CR in data:
             self._skip_lf = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        complete = self._complete(data)
-        events: list[Event] = []
-        if complete:
-            for block in complete.split(b"\n\n"):
-                self._parse(block, events)
-        return events
+        # Whole events in one read are the common case.
+        whole = self._started and not self._buffer and data.endswith(b"\n\n")
+        complete = data[:-2] if whole else self._complete(data)
+        blocks = [block.strip(b"\n") for block in complete.split(b"\n\n")]
+        for block in blocks:
+            self._check_size(len(block))
+        return blocks
 
     def _complete(self, data: bytes) -> bytes:
         """Add ``data`` to the buffer; take out what ends with a blank line, without that line's end."""
         buffer = self._buffer
-        if self._started and not buffer and data.endswith(b"\n\n"):
-            return data[:-2]  # the common case: whole events in one read
         buffer += data
         if not self._started:
             if len(buffer) < len(_BOM) and _BOM.startswith(buffer):
@@ -94,42 +92,41 @@ class Reader:
         self._check_size(len(buffer) - 2)  # the line ends on both sides of a block are none of it
         return complete
 
-    def end(self) -> list[Event]:
-        """The body is over. Returns the unterminated last event, if there is one."""
-        events: list[Event] = []
-        self._parse(bytes(self._buffer), events)
+    def end(self) -> list[bytes]:
+        """The body is over. Returns the unterminated last block, which may be empty."""
+        block = bytes(self._buffer).strip(b"\n")
         self._buffer.clear()
         self._searched = 0
-        return events
+        self._check_size(len(block))
+        return [block]
 
     def _check_size(self, size: int) -> None:
         if size > self._max_event:
             raise FramingError("An event of the stream is too large.")
 
-    def _parse(self, block: bytes, events: list[Event]) -> None:
-        """Append the event that ``block``, lines without a blank one between them, stands for."""
-        block = block.strip(b"\n")
-        self._check_size(len(block))
-        if block.startswith(b"data: ") and block.isascii() and _LF not in block:
-            events.append(Event("", block[6:]))
-            return
-        try:
-            name = ""
-            lines: list[bytes] = []
-            for line in block.split(b"\n"):
-                label, _, value = line.partition(b":")
-                if label == b"data":
-                    value.decode()
-                    lines.append(value.removeprefix(b" "))
-                elif label == b"event":
-                    name = value.removeprefix(b" ").decode()
-        except UnicodeDecodeError:
-            pass  # the error holds the text; what is raised below must not, not even as its context
-        else:
-            if lines:
-                events.append(Event(name, b"\n".join(lines)))
-            return
-        raise FramingError("The stream is not valid UTF-8.")
+
+def parse(block: bytes) -> Event | None:
+    """The event that lines without a blank one between them stand for, if they stand for one.
+
+    Raises :class:`FramingError` for invalid UTF-8.
+    """
+    if block.startswith(b"data: ") and block.isascii() and _LF not in block:
+        return Event("", block[6:])
+    try:
+        name = ""
+        lines: list[bytes] = []
+        for line in block.split(b"\n"):
+            label, _, value = line.partition(b":")
+            if label == b"data":
+                value.decode()
+                lines.append(value.removeprefix(b" "))
+            elif label == b"event":
+                name = value.removeprefix(b" ").decode()
+    except UnicodeDecodeError:
+        pass  # the error holds the text; what is raised below must not, not even as its context
+    else:
+        return Event(name, b"\n".join(lines)) if lines else None
+    raise FramingError("The stream is not valid UTF-8.")
 
 
 def event(data: bytes, name: str = "") -> bytes:

@@ -26,7 +26,7 @@ from enum import Enum, IntEnum, auto
 from sys import maxsize
 from typing import NamedTuple
 
-from cotguard.framing.json import dumps_str
+from cotguard.framing.json import dumps
 from cotguard.moderation.view import Edit, PlainView
 from cotguard.spans import ChannelKind
 
@@ -298,4 +298,4 @@ def _decoded(escape: re.Match[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return dumps_str(text)[1:-1].decode()
+    return dumps(text)[1:-1].decode()
