@@ -119,6 +119,11 @@ class Normalizer:
         self._mark_starts = [origin]
         self._mark_ends = [origin + 1]
 
+    @property
+    def pending(self) -> bool:
+        """Whether something read is not in the normalised text yet: an unfinished escape, or what is invisible."""
+        return bool(self._pending) or self._skipped
+
     def feed(self, text: str, final: bool) -> bytes:
         """Normalised form of the next piece of text, as far as its escapes are complete."""
         if not self._pending and text.isascii() and "\\" not in text and "&" not in text:

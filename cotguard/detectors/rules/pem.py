@@ -42,6 +42,9 @@ _FOOTER = re.compile(_OPEN + rb"END (?:[0-9A-Z]{1,20} ){0,4}PRIVATE KEY(?: BLOCK
 _BOUNDARY_CHARS = 128
 """More than the longest header or footer has."""
 
+_MAY_BEGIN = re.compile(r"[^\x00-%'-,./-\[\]-\x7f]")
+"""A dash, what may be one once it is normalised, or what may be an escape: anything outside ASCII, and two more."""
+
 # Every proper beginning of a header (and some more: any words may stand after BEGIN).
 _HEADER_BEGUN = re.compile(
     rb"-{1,5}|---- |" + _OPEN + rb"(?:B|BE|BEG|BEGI|BEGIN(?: [0-9A-Z ]{0,110}-{0,4})?)", re.IGNORECASE
@@ -59,12 +62,16 @@ class PrivateKeyDetector:
 
 
 class _PrivateKeySession:
-    """One channel. ``_window`` holds normalised text from ``_base`` on; ``_piece`` is where the open piece began."""
+    """One channel. ``_window`` holds normalised text from ``_base`` on; ``_piece`` is where the open piece began.
 
-    __slots__ = ("_base", "_normalizer", "_piece", "_window")
+    While nothing that may begin a header is in sight, which is nearly always, text is not even normalised.
+    """
+
+    __slots__ = ("_base", "_normalizer", "_piece", "_read", "_window")
 
     def __init__(self, context: str) -> None:
-        self._normalizer = Normalizer(-len(context))
+        self._normalizer: Normalizer | None = None
+        self._read = -len(context)  # the text's offset up to which nothing is in sight
         self._window = b""
         self._base = 0
         self._piece: int | None = None
@@ -72,12 +79,14 @@ class _PrivateKeySession:
             self.advance(context, final=False)
 
     def advance(self, text: str, final: bool) -> tuple[Sequence[Span], int]:
-        added = self._normalizer.feed(text, final)
-        if self._piece is None and not self._window and b"-" not in added:  # nothing can have begun: the common case
-            self._base += len(added)
-            self._normalizer.forget(self._base)
-            return (), self._normalizer.start(self._base)
-        self._window += added
+        normalizer = self._normalizer
+        if normalizer is None:
+            if _MAY_BEGIN.search(text) is None:
+                self._read += len(text)
+                return (), self._read
+            normalizer = self._normalizer = Normalizer(self._read)
+            self._base = 0
+        self._window += normalizer.feed(text, final)
         end = self._base + len(self._window)
         spans: list[Span] = []
         while True:
@@ -90,36 +99,39 @@ class _PrivateKeySession:
             footer = _FOOTER.search(self._window)
             block_end = end if footer is None else self._base + footer.end()
             while self._piece + PIECE_CHARS <= block_end:
-                self._report(self._piece, self._piece + PIECE_CHARS, spans)
+                self._report(normalizer, self._piece, self._piece + PIECE_CHARS, spans)
                 self._piece += PIECE_CHARS
             if footer is None:
                 break
-            self._report(self._piece, block_end, spans)
+            self._report(normalizer, self._piece, block_end, spans)
             self._piece = None
             self._drop(block_end)
-        return spans, self._settle(end, final, spans)
+        return spans, self._settle(normalizer, end, final, spans)
 
-    def _settle(self, end: int, final: bool, spans: list[Span]) -> int:
+    def _settle(self, normalizer: Normalizer, end: int, final: bool, spans: list[Span]) -> int:
         """Close what is open if this was all, drop what is decided, and say what is stable."""
         if self._piece is not None:
             if final:
-                self._report(self._piece, end, spans)
+                self._report(normalizer, self._piece, end, spans)
                 self._piece = end
             self._drop(max(self._base, end - _BOUNDARY_CHARS))
             stable = self._piece
         else:
             stable = end if final else end - _begun(self._window)
             self._drop(stable)
-        self._normalizer.forget(stable)
-        return self._normalizer.start(stable)
+        normalizer.forget(stable)
+        settled = normalizer.start(stable)
+        if self._piece is None and not self._window and not normalizer.pending:
+            self._normalizer, self._read = None, settled
+        return settled
 
     def _drop(self, offset: int) -> None:
         self._window = self._window[offset - self._base :]
         self._base = offset
 
-    def _report(self, start: int, end: int, spans: list[Span]) -> None:
+    def _report(self, normalizer: Normalizer, start: int, end: int, spans: list[Span]) -> None:
         if start < end:
-            text_start, text_end = self._normalizer.start(start), self._normalizer.end(end)
+            text_start, text_end = normalizer.start(start), normalizer.end(end)
             if text_end > 0:
                 spans.append(Span(text_start, text_end, _ENTITY, _SCORE, f"{PrivateKeyDetector.name}/private-key"))
 
