@@ -148,9 +148,10 @@ class CharacterReader:
 
     def feed(self, text: str, final: bool) -> Characters:
         """The characters that the next piece of text adds."""
-        text, self._pending = self._pending + text, ""
+        if self._pending:
+            text, self._pending = self._pending + text, ""
         start = self.settled
-        if self._escapes and has_escape(text):
+        if self._escapes and _ESCAPE_START.search(text) is not None:
             return self._resolve(text, final)
         self.settled = end = start + len(text)
         if text.isascii():

@@ -77,7 +77,7 @@ _HINTS = frozenset(
     """.split()  # noqa: SIM905  # a hundred quotes would hide the words
 )
 
-_LETTERS = re.compile(r"[^\W\d_]+")
+_PIECES = re.compile(r"(?P<letters>[^\W\d_]+)|[\W\d_]+")
 
 
 def _checksum_holds(numbers: Sequence[int]) -> bool:
@@ -124,16 +124,11 @@ class _SeedPhraseSession:
     def advance(self, text: str, final: bool) -> tuple[Sequence[Span], int]:
         spans: list[Span] = []
         characters = self._reader.feed(text, final)
-        symbols = characters.symbols
-        at = 0
-        for match in _LETTERS.finditer(symbols):
-            start, end = match.span()
-            if start > at:
-                self._separate(symbols[at:start], spans)
-            self._extend(match[0], characters, start, end)
-            at = end
-        if len(symbols) > at:
-            self._separate(symbols[at:], spans)
+        for match in _PIECES.finditer(characters.symbols):
+            if match.lastgroup:
+                self._extend(match[0], characters, match.start(), match.end())
+            else:
+                self._separate(match[0], spans)
         if final:
             self._separate("\n", spans)
             self._run.clear()

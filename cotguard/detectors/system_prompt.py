@@ -47,7 +47,9 @@ MAX_GAP = 128
 
 _CACHED_INDEXES = 8
 _APOSTROPHE = "'"  # folding has made it of all the others
-_ASCII_WORD = re.compile("[0-9A-Za-z]+")
+_PIECES = re.compile(r"(?P<word>[0-9A-Za-z]+)|(?P<gap>[\x00-&(-/:-@\[-`{-\x7f]+)|(?P<other>.)", re.DOTALL)
+"""ASCII letters and digits; ASCII that is in no word; what is looked at by itself: apostrophes, other scripts."""
+
 _ROOT = 0
 _DEAD = -1
 
@@ -200,12 +202,16 @@ class _RecallSession:
 
     def advance(self, text: str, final: bool) -> tuple[Sequence[Span], int]:
         characters = self._reader.feed(text, final)
-        at = 0
-        for match in _ASCII_WORD.finditer(characters.symbols):
-            self._others(characters, at, match.start())
-            at = match.end()
-            self._letters(characters, match.start(), at)
-        self._others(characters, at, len(characters.symbols))
+        for match in _PIECES.finditer(characters.symbols):
+            start, end = match.span()
+            kind = match.lastgroup
+            if kind == "word":
+                self._letters(characters, start, end)
+            elif kind == "gap":
+                self._finish_word()
+                self._widen_gap(end - start)
+            else:
+                self._other(characters, start)
         if final:
             self._finish_word()
             self._finish_run()
@@ -221,51 +227,45 @@ class _RecallSession:
 
     def _letters(self, characters: Characters, start: int, end: int) -> None:
         """Read letters and digits. A word that is in no prompt is passed over at once: in prose, most are."""
-        symbols, starts, ends = characters
-        at = start
-        while at < end:
-            if self._node == _DEAD and self._word_chars:
-                count = min(end - at, MAX_WORD - self._word_chars)
-                self._word_chars += count
-                self._word_end = ends[at + count - 1]
-                at += count
-                if self._word_chars == MAX_WORD:
-                    self._finish_word()
-            else:
-                self._letter(symbols[at].lower(), starts[at], ends[at])
-                at += 1
-
-    def _others(self, characters: Characters, start: int, end: int) -> None:
-        """Read characters that are no ASCII letters or digits."""
-        symbols, starts, ends = characters
-        for at in range(start, end):
-            symbol = symbols[at]
-            if glues(symbol):
-                self._letter(symbol.lower(), starts[at], ends[at])
-                continue
-            if symbol != _APOSTROPHE:
+        letters = self._index.letters
+        while start < end:
+            if not self._word_chars:
+                self._node = _ROOT
+                self._word_start = characters.starts[start]
+                self._gap = 0
+            stop = min(end, start + MAX_WORD - self._word_chars)
+            node = self._node
+            if node != _DEAD:
+                for letter in characters.symbols[start:stop].lower():
+                    node = letters[node].get(letter, _DEAD)
+                    if node == _DEAD:
+                        self._lose()
+                        break
+                self._node = node
+            self._word_chars += stop - start
+            self._word_end = characters.ends[stop - 1]
+            if self._word_chars == MAX_WORD:
                 self._finish_word()
-                if symbol.isalnum():
-                    self._letter(symbol, starts[at], ends[at])
-                    self._finish_word()
-                    continue
-            self._gap += 1
-            if self._gap > MAX_GAP:
-                self._lose()
+            start = stop
 
-    def _letter(self, letter: str, start: int, end: int) -> None:
-        if not self._word_chars:
-            self._node = _ROOT
-            self._word_start = start
-            self._gap = 0
-        self._word_chars += 1
-        self._word_end = end
-        if self._node != _DEAD:
-            self._node = self._index.letters[self._node].get(letter, _DEAD)
-            if self._node == _DEAD:
-                self._lose()
-        if self._word_chars == MAX_WORD:
+    def _other(self, characters: Characters, at: int) -> None:
+        """Read a character that is no ASCII letter or digit."""
+        symbol = characters.symbols[at]
+        if glues(symbol):
+            self._letters(characters, at, at + 1)
+            return
+        if symbol != _APOSTROPHE:
             self._finish_word()
+            if symbol.isalnum():
+                self._letters(characters, at, at + 1)
+                self._finish_word()
+                return
+        self._widen_gap(1)
+
+    def _widen_gap(self, count: int) -> None:
+        self._gap += count
+        if self._gap > MAX_GAP:
+            self._lose()
 
     def _lose(self) -> None:
         """The run ends here: what comes next is in no prompt, or too far away."""
