@@ -146,6 +146,13 @@ class _Matcher(Generic[Owner]):
             self._database.scan(data, match_event_handler=self._collect)
         return matches
 
+    def last(self, data: bytes) -> int:
+        """The largest end of a match, at least 1."""
+        last = 1
+        for _, end in self.scan(data):
+            last = max(last, end)
+        return last
+
 
 class _Automata(NamedTuple):
     """See the module. Those that find name rules."""
@@ -178,8 +185,7 @@ class _PatternSession:
             high = len(window)
             window += _EDGE
         else:
-            held = max([end for _, end in self._automata.hold.scan(window[::-1])], default=1) - 1
-            high = max(len(window) - held, low)
+            high = max(len(window) + 1 - self._automata.hold.last(window[::-1]), low)
         spans: list[Span] = []
         if high > low:
             self._find(window, low, high, spans)
@@ -193,8 +199,10 @@ class _PatternSession:
 
     def _find(self, window: bytes, low: int, high: int, spans: list[Span]) -> None:
         """Report the values that start in ``[low, high)`` of the window."""
-        for rule in dict.fromkeys(rule for rule, _ in self._automata.values.scan(window[low - 1 :])):
-            self._report(rule, window, low, high, (), spans)
+        found = self._automata.values.scan(window[low - 1 :])
+        if found:
+            for rule in dict.fromkeys([rule for rule, _ in found]):
+                self._report(rule, window, low, high, (), spans)
         first = max(0, low - BEFORE_CHARS)
         starts: dict[_CompiledRule, set[int]] = {}
         for rule, end in self._automata.contexts.scan(window[first:high]):

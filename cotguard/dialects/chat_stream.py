@@ -229,7 +229,8 @@ class ChatStream:
         """Add to the run: text of one channel that goes to its detectors in one piece."""
         run = self._run
         if run is None or run[0] is not choice or run[1] != key:
-            self._feed_run()
+            if run is not None:
+                self._feed_run()
             self._run = (choice, key)
         self._run_texts.append(text)
 
@@ -245,7 +246,8 @@ class ChatStream:
 
     def _settle(self) -> None:
         """Feed the run and write everything that is released."""
-        self._feed_run()
+        if self._run is not None:
+            self._feed_run()
         for choice in tuple(self._unwritten.values()):
             self._drain(choice)
         self._unwritten.clear()

@@ -30,6 +30,8 @@ _BOM = b"\xef\xbb\xbf"
 _CR = 0x0D  # as integers: looking for a byte is several times faster than for a bytes object
 _LF = 0x0A
 
+_TOO_LARGE = "An event of the stream is too large."
+
 
 class FramingError(ValueError):
     """The bytes are not an event stream that this proxy accepts. The message is constant text."""
@@ -68,9 +70,12 @@ class Reader:
         # Whole events in one read are the common case.
         whole = self._started and not self._buffer and data.endswith(b"\n\n")
         complete = data[:-2] if whole else self._complete(data)
-        blocks = [block.strip(b"\n") for block in complete.split(b"\n\n")]
-        for block in blocks:
-            self._check_size(len(block))
+        blocks: list[bytes] = []
+        for block in complete.split(b"\n\n"):
+            stripped = block.strip(b"\n")
+            if len(stripped) > self._max_event:
+                raise FramingError(_TOO_LARGE)
+            blocks.append(stripped)
         return blocks
 
     def _complete(self, data: bytes) -> bytes:
@@ -89,7 +94,8 @@ class Reader:
             complete = bytes(buffer[:last])
             del buffer[: last + 2]
         self._searched = max(len(buffer) - 1, 0)
-        self._check_size(len(buffer) - 2)  # the line ends on both sides of a block are none of it
+        if len(buffer) - 2 > self._max_event:  # the line ends on both sides of a block are none of it
+            raise FramingError(_TOO_LARGE)
         return complete
 
     def end(self) -> list[bytes]:
@@ -97,12 +103,9 @@ class Reader:
         block = bytes(self._buffer).strip(b"\n")
         self._buffer.clear()
         self._searched = 0
-        self._check_size(len(block))
+        if len(block) > self._max_event:
+            raise FramingError(_TOO_LARGE)
         return [block]
-
-    def _check_size(self, size: int) -> None:
-        if size > self._max_event:
-            raise FramingError("An event of the stream is too large.")
 
 
 def parse(block: bytes) -> Event | None:

@@ -235,19 +235,14 @@ class Channel:
         groups: list[_Group] = []
         if self._findings:
             frontier, groups = self._groups_before(frontier)
-        frontier = self._before_token(frontier)
+        if frontier > self.released:
+            start, end = self._view.widen(frontier - 1, frontier)
+            if end > frontier:  # it would cut one of the view's tokens
+                frontier = start
         written = "" if frontier <= self.released or self.blocked else self._write(frontier, groups)
         if self.received - self.released > self._terms.max_held and not self.blocked:
             raise self._fault(f"more than {self._terms.max_held} characters on hold")
         return written
-
-    def _before_token(self, frontier: int) -> int:
-        """The frontier, moved left when it would cut one of the view's tokens."""
-        if frontier > self.released:
-            start, end = self._view.widen(frontier - 1, frontier)
-            if end > frontier:
-                return start
-        return frontier
 
     def _groups_before(self, frontier: int) -> tuple[int, list[_Group]]:
         """Complete groups before the frontier, and the frontier moved left so that it cuts none."""

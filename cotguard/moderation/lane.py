@@ -69,7 +69,9 @@ class Lane:
         channel = self._channels[key]
         if channel is not self._active:
             self._activate(channel)
-        self._pass_back(channel, channel.feed(raw))
+        early = channel.feed(raw)
+        if early:
+            self._pass_back(channel, early)
         self._release()
 
     def finish(self) -> None:
@@ -78,8 +80,8 @@ class Lane:
             return
         self.finished = True
         for channel in self._channels.values():
-            if not channel.closed:
-                self._pass_back(channel, channel.feed("", final=True))
+            if not channel.closed and (early := channel.feed("", final=True)):
+                self._pass_back(channel, early)
         for channel in self._channels.values():
             self._emit(channel, ended=True)
 
