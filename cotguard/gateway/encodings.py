@@ -14,6 +14,9 @@ _MOST_AT_ONCE = MAX_EVENT_BYTES
 """Bytes that one piece may decode to: in a stream, which has no other limit, a larger event is refused anyway."""
 
 
+_IDENTITY = ("", "identity")
+
+
 class EncodingError(ValueError):
     """An unknown encoding, or data that does not decode."""
 
@@ -23,12 +26,13 @@ class TooLargeError(EncodingError):
 
 
 class Decoder:
-    """Decodes one body of at most ``limit`` bytes; identity when ``encoding`` is empty.
+    """Decodes one body of at most ``limit`` bytes; ``identity``: nothing is encoded, ``encoding`` is empty.
 
     A piece that decodes to more than ``_MOST_AT_ONCE`` bytes is refused: a kilobyte of brotli can hold a gigabyte.
     """
 
     def __init__(self, encoding: str, limit: int) -> None:
+        self.identity = encoding.strip().lower() in _IDENTITY
         self._feed = decoder_for(encoding)
         self._left = limit
 
@@ -48,7 +52,7 @@ class Decoder:
 def decoder_for(encoding: str) -> Callable[[bytes, int], bytes]:
     """A function ``(data, most bytes out) -> decoded``. Raises :class:`EncodingError` for what is not supported."""
     name = encoding.strip().lower()
-    if name in ("", "identity"):
+    if name in _IDENTITY:
         return lambda data, _most: data
     if name in ("gzip", "x-gzip"):
         return _Members().feed

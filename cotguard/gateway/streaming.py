@@ -126,7 +126,11 @@ class Pump:
             data = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
             self._queue.clear()
             self._queued = 0
-            moderate = partial(self.translator.receive, self.decoder.feed(data))
+            if not self.decoder.identity:
+                data = self.decoder.feed(data)
+            if self.inference is None:
+                return self._deliver(self.translator.receive(data))
+            moderate = partial(self.translator.receive, data)
         elif self._end is not None:
             raise self._end
         else:
