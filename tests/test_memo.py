@@ -58,6 +58,13 @@ def test_a_text_that_stands_elsewhere_too_is_not_learned() -> None:
     assert remembered(block("word", 2), "word", document(HOLE, copies=1)) is None
 
 
+def test_a_shorter_event_is_another() -> None:
+    memo = remembered(block("word", 1), "word", document(HOLE, copies=1))
+    assert memo is not None
+    whole = block("word", 1)
+    assert [memo.text(whole[:length]) for length in range(len(whole))] == [None] * len(whole)
+
+
 def test_what_is_no_json_is_not_told() -> None:
     memo = remembered(block("word", 1), "word", document(HOLE, copies=1))
     assert memo is not None

@@ -33,9 +33,11 @@ class Memo:
         if not block.startswith(self._first):
             return None
         size, rest = divmod(len(block) - self._fixed, self._count)
+        if rest or size < len('""'):
+            return None
         start = len(self._first)
         raw = block[start : start + size]
-        if rest or size < 2 or raw.join(self._parts) != block:
+        if raw.join(self._parts) != block:
             return None
         try:
             text = loads(raw)
