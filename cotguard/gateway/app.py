@@ -32,7 +32,7 @@ from cotguard.framing.json import JSONError, dumps, loads
 from cotguard.gateway.encodings import Decoder, EncodingError, TooLargeError
 from cotguard.gateway.headers import request_headers, response_headers
 from cotguard.gateway.settings import Settings
-from cotguard.gateway.streaming import Pump
+from cotguard.gateway.streaming import Pump, Rounds
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.policy import Policy, load
 from cotguard.telemetry.metrics import METRICS, Metrics
@@ -80,6 +80,7 @@ class Gateway:
         self._client: aiohttp.ClientSession | None = None
         self._classifier = next((each for each in self.detectors if isinstance(each, Classifier)), None)
         self._inference: Inference | None = None
+        self._rounds = Rounds()
         self._limits: set[asyncio.Timeout] = set()  # of the streams under way
         self._drain_deadline = 0.0
         metrics.policy.labels(self.policy.name, self.policy.digest).set(1)
@@ -258,7 +259,16 @@ class Gateway:
         await response.prepare(request)
         await response.write(b"")  # headers now, not with the first text, which may be on hold
         stream = Pump(
-            upstream, decoder, translator, exchange, request, response, self.metrics, started, self._inference
+            upstream,
+            decoder,
+            translator,
+            exchange,
+            request,
+            response,
+            self.metrics,
+            started,
+            self._rounds,
+            self._inference,
         )
         failed = False
         try:
