@@ -8,7 +8,14 @@ from pathlib import Path
 
 from setuptools import setup
 
-_NATIVE = ("framing/*.py", "dialects/*.py", "moderation/*.py", "detectors/*.py", "detectors/rules/*.py")
+_NATIVE = (
+    "framing/*.py",
+    "dialects/*.py",
+    "moderation/*.py",
+    "detectors/*.py",
+    "detectors/rules/*.py",
+    "gateway/streaming.py",
+)
 
 
 def _modules() -> list[str]:
