@@ -15,6 +15,7 @@ _NATIVE = (
     "detectors/*.py",
     "detectors/rules/*.py",
     "gateway/streaming.py",
+    "telemetry/buckets.py",
 )
 
 

@@ -91,14 +91,16 @@ class Pump:
         self._decoder = decoder
         self._translator = translator
         self._exchange = exchange
-        self._request = request
+        self._transport = request.transport
+        self._protocol = request.protocol
+        self._writer = request.writer
         self._response = response
         self._metrics = metrics
         self._started = started
         self._rounds = rounds
         self._inference = inference
         self._body = Body(upstream, self._arrived, self._upstream_ended)
-        self._chunked: bool = request.writer.chunked  # type: ignore[attr-defined]  # of the one writer there is
+        self._chunked: bool = self._writer.chunked  # type: ignore[attr-defined]  # of the one writer there is
         self._queue: list[bytes] = []  # read, not yet moderated
         self._queued = 0
         self._due = False  # in the rounds, or waited for
@@ -210,7 +212,7 @@ class Pump:
     def _deliver(self, written: bytes) -> bool:
         """Returns whether the stream goes on without waiting for anybody."""
         if written:
-            transport = self._request.transport
+            transport = self._transport
             if transport is None or transport.is_closing():
                 raise ConnectionResetError("the client is gone")
             transport.write(b"%x\r\n%b\r\n" % (len(written), written) if self._chunked else written)
@@ -222,7 +224,7 @@ class Pump:
         if (self._held_since is None) is (held > 0):
             self._note_held(self._read_at, held=held > 0)
         self._over = self._over or self._translator.finished
-        if self._over or self._request.protocol.writing_paused:
+        if self._over or self._protocol.writing_paused:
             self._waiting.set()
             return False
         return True
@@ -236,7 +238,7 @@ class Pump:
             if self._asking is not None and self._inference is not None:
                 asking, self._asking = self._asking, None
                 self._deliver(await asking.finish(self._inference))
-            await self._request.writer.drain()
+            await self._writer.drain()
             if self._over:
                 return
             self._waiting.clear()
