@@ -41,7 +41,7 @@ _LOOK_SECONDS = 0.2
 _RESTART_PAUSE = 1.0
 _METRICS_SECONDS = 1.0
 """A worker that takes longer is counted with what it said before."""
-_REFRESH_SECONDS = 2.0
+_REFRESH_SECONDS = 1.0
 """How often workers are asked without a scrape: so much of its accounts is lost at most when one is killed."""
 _URL_BYTES = 1024
 _FORK = multiprocessing.get_context("fork")
