@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,11 +12,11 @@ import hyperscan
 import pytest
 
 from cotguard import cache
-from cotguard.detectors import databases
 from cotguard.detectors.conformance import find
-from cotguard.detectors.databases import database
 from cotguard.detectors.patterns import PatternDetector
+from cotguard.detectors.registry import RULES
 from cotguard.detectors.rule import Rule
+from cotguard.spans import Span
 
 
 @pytest.fixture
@@ -129,65 +130,76 @@ def test_the_oldest_files_go(place: Path) -> None:
 
 # --- Databases ----------------------------------------------------------------------------------------------------
 
-EXPRESSIONS = [(b"ab+c", 3), (b"x[0-9]{2}", 5)]
+LARGE = next(rule for rule in RULES if rule.name == "swift")
+OTHER = next(rule for rule in RULES if rule.name == "mac-address")
+TEXT = "SWIFT/BIC: DEUTDEFF500"
 
 
-def matches(compiled: hyperscan.Database) -> list[tuple[int, int]]:
-    found: list[tuple[int, int]] = []
-    compiled.scan(b"abbc x12 abc", match_event_handler=lambda number, _start, end, *_: found.append((number, end)))
-    return found
+@dataclass
+class Made:
+    """How many databases were kept when compiled, and how many were loaded instead."""
+
+    kept: int = 0
+    loaded: int = 0
 
 
 @pytest.fixture
-def compiled(place: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many expressions each database had that was compiled; all are worth keeping."""
-    monkeypatch.setattr(databases, "WORTH_KEEPING_BYTES", 0)
-    counts: list[int] = []
-    compile_ = databases._compile
+def made(place: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+    counts = Made()
+    dump, load = hyperscan.dumpb, hyperscan.loadb
 
-    def counted(expressions: list[tuple[bytes, int]]) -> hyperscan.Database:
-        if expressions != [(b"a", 0)]:
-            counts.append(len(expressions))
-        return compile_(expressions)
+    def dumpb(compiled: hyperscan.Database) -> bytes:
+        counts.kept += 1
+        return dump(compiled)
 
-    monkeypatch.setattr(databases, "_compile", counted)
+    def loadb(data: bytes, mode: int) -> hyperscan.Database:
+        loaded = load(data, mode)
+        counts.loaded += 1
+        return loaded
+
+    monkeypatch.setattr(hyperscan, "dumpb", dumpb)
+    monkeypatch.setattr(hyperscan, "loadb", loadb)
     return counts
 
 
-def test_a_database_is_compiled_once(compiled: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [matches(database(EXPRESSIONS)) for _ in range(3)] == [[(3, 4), (5, 8), (3, 12)]] * 3
-    assert compiled == [2]
-    assert matches(database(EXPRESSIONS[:1])) == [(3, 4), (3, 12)]
-    assert matches(database([(b"ab+c", 4)])) == [(4, 4), (4, 12)]
-    assert compiled == [2, 1, 1]
+def found(*others: Rule) -> list[Span]:
+    return find(PatternDetector([LARGE, *others]), TEXT)
+
+
+def test_databases_are_compiled_once(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = found()
+    assert [span.entity for span in first] == ["SWIFT_CODE"]
+    assert made == Made(kept=1)
+    assert found() == first
+    assert made == Made(kept=1, loaded=1)
+    assert found(OTHER) == first  # which is another database
+    assert made == Made(kept=2, loaded=1)
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine="another"))
-    assert matches(database(EXPRESSIONS)) == [(3, 4), (5, 8), (3, 12)]
-    assert compiled == [2, 1, 1, 2]
+    assert found() == first
+    assert made == Made(kept=3, loaded=1)
 
 
-def test_what_is_no_database_is_compiled_anew(compiled: list[int], place: Path) -> None:
-    database(EXPRESSIONS)
+def test_what_is_no_database_is_compiled_anew(made: Made, place: Path) -> None:
+    first = found()
     cache.write(only_file(place).stem, b"no database")  # whole, and trusted
-    assert matches(database(EXPRESSIONS)) == [(3, 4), (5, 8), (3, 12)]
-    assert matches(database(EXPRESSIONS)) == [(3, 4), (5, 8), (3, 12)]
-    assert compiled == [2, 2]
+    assert found() == first
+    assert made == Made(kept=2)
+    assert found() == first
+    assert made == Made(kept=2, loaded=1)
 
 
-def test_a_small_database_is_not_kept(place: Path) -> None:
-    assert matches(database(EXPRESSIONS)) == [(3, 4), (5, 8), (3, 12)]
+def test_small_databases_are_not_kept(made: Made, place: Path) -> None:
+    rule = Rule(name="key", entity="SECRET_API_KEY", value="acme_[0-9a-f]{8}")
+    for _ in range(2):
+        assert len(find(PatternDetector([rule]), "key acme_01234567 and")) == 1
+    assert made == Made()
     assert not place.exists()
 
 
-def test_a_detector_from_the_cache_finds_the_same(compiled: list[int]) -> None:
-    rules = [
-        Rule(name="key", entity="SECRET_API_KEY", value="acme_[0-9a-f]{8}"),
-        Rule(name="pin", entity="SECRET_PASSWORD", value="[0-9]{4}", context="pin: "),
-    ]
-    text = "key acme_01234567 and pin: 1234, 5678"
-    first, second = (find(PatternDetector(rules), text) for _ in range(2))
-    assert first == second
-    assert len(first) == 2
-    assert len(compiled) == 3
+def test_a_folder_that_cannot_be_used_changes_nothing(made: Made, place: Path) -> None:
+    place.parent.write_bytes(b"")
+    assert found() == found()
+    assert made == Made(kept=2)
 
 
 def test_processes_that_start_together_do_not_disturb_each_other(place: Path) -> None:

@@ -15,10 +15,10 @@ import hyperscan
 
 from cotguard import cache
 
-__all__ = ["WORTH_KEEPING_BYTES", "database"]
+__all__ = ["database"]
 
-WORTH_KEEPING_BYTES: Final = 2**18
-"""Smaller databases are compiled sooner than they could crowd the cache."""
+_WORTH_KEEPING_BYTES: Final = 2**17
+"""Smaller databases are compiled in a tenth of a second."""
 
 
 def database(expressions: Sequence[tuple[bytes, int]]) -> hyperscan.Database:
@@ -36,7 +36,7 @@ def database(expressions: Sequence[tuple[bytes, int]]) -> hyperscan.Database:
         else:
             return loaded
     compiled = _compile(expressions)
-    if compiled.size() >= WORTH_KEEPING_BYTES:
+    if compiled.size() >= _WORTH_KEEPING_BYTES:
         cache.write(name, hyperscan.dumpb(compiled))
     return compiled
 

@@ -203,6 +203,7 @@ class Gateway:
             )
         except aiohttp.ClientError:
             return self._error(_Failure(502, ErrorKind.UPSTREAM_ERROR, "The upstream cannot be reached."), "failed")
+        prepared.body = b""
         try:
             return await self._respond(request, prepared, exchange, upstream, started)
         finally:

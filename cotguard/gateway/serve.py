@@ -6,6 +6,7 @@ before anything is started.
 """
 
 import asyncio
+import ctypes
 import gc
 import logging
 import multiprocessing
@@ -53,12 +54,19 @@ def serve(settings: Settings, workers: int) -> int:
         policy, build(policy, settings.bundle)
     )  # once, before any fork: workers share what is loaded
     gc.collect()
+    _give_memory_back()
     gc.freeze()  # what lives as long as the process is not looked through again, nor copied by a worker's collector
     if workers == 1:
         uvloop.run(_serve(settings, moderation))
         return 0
     work = partial(_work, settings, moderation)
     return serve_workers(workers, work, *_address(settings.admin_listen), patience=settings.classifier_deadline + 1)
+
+
+def _give_memory_back() -> None:
+    """Return to the system what compiling and loading have freed; glibc does so by itself only at the heap's end."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 async def _serve(settings: Settings, moderation: _Moderation) -> None:
