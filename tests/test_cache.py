@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import hyperscan
 import pytest
@@ -174,7 +173,7 @@ def test_databases_are_compiled_once(made: Made, monkeypatch: pytest.MonkeyPatch
     assert made == Made(kept=1, loaded=1)
     assert found(OTHER) == first  # which is another database
     assert made == Made(kept=2, loaded=1)
-    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine="another"))
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", "another")))
     assert found() == first
     assert made == Made(kept=3, loaded=1)
 
