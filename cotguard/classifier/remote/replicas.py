@@ -8,7 +8,8 @@
 3. While none is in, batches wait until one is, or for their deadline: then what asked fails, closed.
 
 ``batch`` is 1 for a model whose answers depend on what else is in a batch: then many requests are under way, each with
-one window. Otherwise few are, so that windows gather in batches as the load grows.
+one window. Otherwise few are, so that windows gather in batches as the load grows; those of a request are of the same
+length, for padding could change an answer by its rounding.
 """
 
 import asyncio
@@ -149,6 +150,21 @@ class Replicas:
             self._some.clear()
 
     async def __call__(self, windows: Sequence[Window], until: float) -> list[Answer]:
+        alike: dict[int, list[int]] = {}
+        for index, window in enumerate(windows):
+            alike.setdefault(len(window.ids), []).append(index)
+        if len(alike) == 1:
+            return await self._judge(windows, until)
+        answers = list[Answer | None]([None]) * len(windows)
+        found = await asyncio.gather(
+            *(self._judge([windows[index] for index in group], until) for group in alike.values())
+        )
+        for group, judged in zip(alike.values(), found, strict=True):
+            for index, answer in zip(group, judged, strict=True):
+                answers[index] = answer
+        return [answer for answer in answers if answer is not None]
+
+    async def _judge(self, windows: Sequence[Window], until: float) -> list[Answer]:
         tried: set[_Replica] = set()
         for attempt in range(1, _ATTEMPTS + 1):
             async with asyncio.timeout(until - time.monotonic()):
