@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,11 +17,12 @@ from aiohttp import web
 from aiohttp.test_utils import unused_port
 from numpy.typing import NDArray
 
+from cotguard.classifier.bundle import DEFAULT, MODEL, Bundle, load
 from cotguard.classifier.engine import Engine
 from cotguard.classifier.remote import messages
 from cotguard.classifier.remote.address import Tls
 
-__all__ = ["Arrays", "Run", "Server", "model_of", "serving"]
+__all__ = ["Arrays", "Run", "Server", "batching_bundle", "certificates", "model_of", "serving"]
 
 Arrays = Mapping[str, NDArray[Any]]
 Run = Callable[[Arrays], Arrays]
@@ -165,8 +168,6 @@ class Server:
         await self._http.setup()
         context = None
         if self.tls is not None:
-            import ssl
-
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.tls.ca or None)
             context.load_cert_chain(self.tls.certificate, self.tls.key)
             context.verify_mode = ssl.CERT_REQUIRED if self.tls.ca else ssl.CERT_NONE
@@ -207,12 +208,21 @@ async def serving(*servers: Server) -> AsyncIterator[Sequence[Server]]:
             await server.kill()
 
 
+def batching_bundle(folder: Path) -> Bundle:
+    """A bundle in ``folder`` whose model may be asked with batches, and whose self-test expects nothing."""
+    bundle = load(DEFAULT)
+    (folder / MODEL).write_bytes(b"a model of float32")
+    self_test = bundle.manifest.self_test.model_copy(update={"entities": ()})
+    found = Bundle(folder, bundle.manifest.model_copy(update={"self_test": self_test}))
+    found.__dict__["tokenizer"] = bundle.tokenizer
+    return found
+
+
 def certificates(folder: Path) -> tuple[Tls, Tls]:
     """Of a server at ``localhost`` that asks for certificates, and of a client that has one; both of one CA.
 
     Needs the command ``openssl``.
     """
-    import subprocess
 
     def run(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)

@@ -353,7 +353,7 @@ def answering(bundle: Bundle, manifest: Manifest, inputs: set[str], found: objec
     engine.bundle = Bundle(bundle.folder, manifest)
     session = _Session(found)  # type: ignore[arg-type]  # an exception is raised
     engine._session = session
-    engine._inputs = inputs
+    engine.inputs = inputs
     engine._tensors = Tensors(engine.bundle)
     return engine, session
 

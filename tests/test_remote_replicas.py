@@ -125,21 +125,9 @@ def test_batches_change_what_a_dynamic_int8_model_says(engine: Engine) -> None:
     assert np.abs(together - alone).max() > 0.01
 
 
-@pytest.fixture
-def batching(tmp_path: Path) -> Bundle:
-    """A bundle whose model may be asked with batches."""
-    bundle = load(DEFAULT)
-    (tmp_path / "model.onnx").write_bytes(b"a model of float32")
-    found = Bundle(
-        tmp_path,
-        bundle.manifest.model_copy(update={"self_test": bundle.manifest.self_test.model_copy(update={"entities": ()})}),
-    )
-    found.__dict__["tokenizer"] = bundle.tokenizer
-    return found
-
-
 @pytest.mark.parametrize("scheme", SCHEMES)
-async def test_batches_grow_with_the_load(batching: Bundle, scheme: str) -> None:
+async def test_batches_grow_with_the_load(tmp_path: Path, scheme: str) -> None:
+    batching = oip.batching_bundle(tmp_path)
     labels, hazards = len(batching.manifest.labels), len(batching.manifest.hazards)
 
     def run(given: Arrays) -> Arrays:

@@ -51,8 +51,8 @@ class Engine:
         offered_outputs = {output.name for output in self._session.get_outputs()}
         if missing := set(self._tensors.outputs) - offered_outputs:
             raise BundleError(f"{bundle.model}: has no output {min(missing)}; name the right ones under `outputs`")
-        self._inputs = {each.name for each in self._session.get_inputs()}
-        if not {"input_ids", "attention_mask"} <= self._inputs <= set(INPUTS):
+        self.inputs = {each.name for each in self._session.get_inputs()}
+        if not {"input_ids", "attention_mask"} <= self.inputs <= set(INPUTS):
             raise BundleError(f"{bundle.model}: its inputs are not {', '.join(INPUTS)}")
 
     def run(self, windows: Sequence[Window]) -> list[Answer]:
@@ -67,7 +67,7 @@ class Engine:
 
     def _judge(self, windows: Sequence[Window]) -> list[Answer]:
         outputs = self._tensors.outputs
-        given = {name: value for name, value in self._tensors.given(windows).items() if name in self._inputs}
+        given = {name: value for name, value in self._tensors.given(windows).items() if name in self.inputs}
         try:
             found: dict[str, Any] = dict(zip(outputs, self._session.run(outputs, given), strict=True))
         except Exception as error:  # the library's own classes are not public, and their texts quote inputs

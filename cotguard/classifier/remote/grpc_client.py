@@ -1,7 +1,10 @@
 """A replica over gRPC. Importing this needs the extra ``remote``."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when it is imported; what it logs of itself comes past our log
 
 import grpc
 import grpc.aio
