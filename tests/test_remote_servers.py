@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 import pytest
 import pytest_asyncio
 from aiohttp.test_utils import unused_port
@@ -26,14 +28,18 @@ from cotguard.classifier.engine import Engine
 from cotguard.classifier.inference import Inference
 from cotguard.classifier.joining import Labelled
 from cotguard.classifier.remote import replicas
-from cotguard.classifier.remote.address import Served, addresses
+from cotguard.classifier.remote.address import Served, Tls, addresses
+from cotguard.classifier.remote.client import ReplicaError
+from cotguard.classifier.remote.grpc_client import GrpcClient
 from cotguard.classifier.remote.model import RemoteModel
 from cotguard.classifier.remote.replicas import Replicas
-from cotguard.classifier.tensors import Answer, Window
+from cotguard.classifier.tensors import INPUTS, Answer, Window
+from cotguard.classifier.triton import export
 from cotguard.spans import Span
 from cotguard.telemetry.metrics import Metrics
 
 MLSERVER = os.environ.get("COTGUARD_MLSERVER_PYTHON", "")
+PYTRITON = os.environ.get("COTGUARD_PYTRITON_PYTHON", "")
 RUNTIME = Path(__file__).parents[1] / "deploy" / "mlserver"
 
 NAMES = ("Margaret Okonkwo", "Jörg Müller", "Li Wei", "Ana de Souza", "O'Brien", "Dmitri")
@@ -146,6 +152,37 @@ async def start_mlserver(tmp_path: Path) -> AsyncIterator[Start]:
         yield start
 
 
+@pytest_asyncio.fixture
+async def triton(tmp_path: Path) -> AsyncIterator[Running]:
+    """Triton, by nvidia-pytriton, with the default bundle's model."""
+    libraries = await _libraries()
+    grpc, http = unused_port(), unused_port()
+    script = str(Path(__file__).with_name("pytriton_server.py"))
+    command = (PYTRITON, script, str(load(DEFAULT).model), DEFAULT, str(grpc), str(http))
+    path = f"{Path(PYTRITON).parent}:{os.environ['PATH']}"
+    async with running(command, tmp_path, (grpc, http), LD_LIBRARY_PATH=libraries, PATH=path) as found:
+        yield found
+
+
+async def _libraries() -> str:
+    """Where libpython is, which Triton loads."""
+    if not PYTRITON:
+        pytest.skip("COTGUARD_PYTRITON_PYTHON is not set to a Python that has nvidia-pytriton")
+    code = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"
+    return (await _output(PYTRITON, "-c", code)).strip()
+
+
+async def _output(*command: str, **environment: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, **environment},
+    )
+    told, _ = await asyncio.wait_for(process.communicate(), 60)
+    return told.decode()
+
+
 @asynccontextmanager
 async def asking(bundle: Bundle, *urls: str) -> AsyncIterator[tuple[Classifier, Inference]]:
     served = Served(addresses(",".join(urls)))
@@ -215,3 +252,39 @@ async def test_an_mlserver_killed_mid_load(
         if ending is signal.SIGSTOP:
             first.process.send_signal(signal.SIGCONT)
     assert decisions(remote, found) == decisions(local, local.engine.run(windows))
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+async def test_triton_decides_alike(triton: Running, scheme: str) -> None:
+    await check_parity(triton, scheme, 300)
+
+
+async def test_triton_refuses_a_batch_where_windows_are_alone(triton: Running) -> None:
+    (address,), given = addresses(triton.grpc), np.ones((2, 8), dtype=np.int64)
+    client = GrpcClient(address, DEFAULT, ("labels",), Tls())
+    try:
+        for rows, accepted in ((1, True), (2, False)):
+            inputs = dict.fromkeys(INPUTS, given[:rows])
+            if accepted:
+                assert set(await client.infer(inputs, 5)) == {"labels"}
+            else:
+                with pytest.raises(ReplicaError) as raised:
+                    await client.infer(inputs, 5)
+                assert raised.value.kind == "refused"
+    finally:
+        await client.close()
+
+
+async def test_triton_reads_the_exported_repository(tmp_path: Path) -> None:
+    """As far as this Triton can: it has no backend for ONNX."""
+    libraries = await _libraries()
+    export(DEFAULT, tmp_path / "repository", 2)
+    where = await _output(PYTRITON, "-c", "import pytriton; print(pytriton.__path__[0])")
+    server = Path(where.splitlines()[-1]) / "tritonserver"
+    ports = (f"--{name}-port={unused_port()}" for name in ("http", "grpc"))
+    folders = (f"--model-repository={tmp_path / 'repository'}", f"--backend-directory={server / 'backends'}")
+    told = await _output(
+        str(server / "bin" / "tritonserver"), *folders, *ports, "--allow-metrics=false", LD_LIBRARY_PATH=libraries
+    )
+    (reason,) = re.findall(rf"\| {DEFAULT} +\| 1 +\| (.*?) *\|", told)
+    assert "unable to find backend library for backend 'onnxruntime'" in reason
