@@ -55,12 +55,13 @@ SPOILT: dict[str, Callable[[Arrays], Arrays]] = {
     "no outputs": lambda _found: {},
 }
 """Answers that are none."""
-UNABLE = ("unavailable", "refused", "slow")
 
 
 @dataclass
 class Server:
-    """``fault``: how it fails from now on, if it does. ``raw``: whether answers over gRPC are bytes or numbers."""
+    """``fault``: how it fails from now on, if it does: one of :data:`SPOILT`, or ``unavailable``, ``refused``,
+    ``slow``, ``no message``. ``raw``: whether answers over gRPC are bytes or numbers.
+    """
 
     run: Run
     scheme: str = "grpc"
@@ -114,13 +115,13 @@ class Server:
     async def _start_grpc(self) -> None:
         server = self._grpc = grpc.aio.server()
         handlers = {
-            "ServerReady": (self._server_ready, messages.ServerReadyRequest, messages.ServerReadyResponse),
-            "ModelReady": (self._model_ready, messages.ModelReadyRequest, messages.ModelReadyResponse),
-            "ModelInfer": (self._infer, messages.InferRequest, messages.InferResponse),
+            "ServerReady": (self._server_ready, messages.ServerReadyRequest),
+            "ModelReady": (self._model_ready, messages.ModelReadyRequest),
+            "ModelInfer": (self._infer, messages.InferRequest),
         }
         methods = {
-            name: grpc.unary_unary_rpc_method_handler(call, request.FromString, response.SerializeToString)
-            for name, (call, request, response) in handlers.items()
+            name: grpc.unary_unary_rpc_method_handler(call, request.FromString, _serialized)
+            for name, (call, request) in handlers.items()
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(messages.SERVICE, methods),))
         if self.tls is None:
@@ -144,6 +145,8 @@ class Server:
         if self.fault in ("unavailable", "refused"):
             code = grpc.StatusCode.UNAVAILABLE if self.fault == "unavailable" else grpc.StatusCode.INVALID_ARGUMENT
             await context.abort(code, "quotes the text")
+        if self.fault == "no message":
+            return b"\xff\xff"
         given = {
             tensor.name: np.frombuffer(raw, dtype="<i8").reshape(tuple(tensor.shape))
             for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True)
@@ -164,7 +167,7 @@ class Server:
         app.router.add_get("/v2/health/ready", self._health)
         app.router.add_get(f"/v2/models/{self.model}/ready", self._health)
         app.router.add_post(f"/v2/models/{self.model}/infer", self._infer_json)
-        self._http = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.01)
+        self._http = web.AppRunner(app, shutdown_timeout=0.1)
         await self._http.setup()
         context = None
         if self.tls is not None:
@@ -179,6 +182,8 @@ class Server:
     async def _infer_json(self, request: web.Request) -> web.Response:
         if self.fault in ("unavailable", "refused"):
             return web.json_response({"error": "quotes the text"}, status=503 if self.fault == "unavailable" else 400)
+        if self.fault == "no message":
+            return web.Response(body=b"\xff\xff", content_type="application/json")
         body = json.loads(await request.read())
         given = {
             tensor["name"]: np.array(tensor["data"], dtype=np.int64).reshape(tensor["shape"])
@@ -194,6 +199,11 @@ class Server:
             for name, array in (await self._answer(given)).items()
         ]
         return web.json_response({"model_name": self.model, "outputs": outputs})
+
+
+def _serialized(response: Any) -> bytes:
+    found: bytes = response if isinstance(response, bytes) else response.SerializeToString()
+    return found
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def engine() -> Engine:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicas_module, "_PAUSE", 0.05)
-    monkeypatch.setattr(replicas_module, "_PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(replicas_module, "_PROBE_SECONDS", 1.0)
 
 
 def windows_of(bundle: Bundle, count: int, shortest: int = 1) -> list[Window]:
@@ -78,6 +78,22 @@ async def up(inference: Inference, *, within: float = 5.0) -> bool:
             return True
         await asyncio.sleep(0.02)
     return False
+
+
+async def soon(happened: Callable[[], bool]) -> None:
+    """Wait until it is so."""
+    for _ in range(1000):
+        if happened():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("it did not happen")
+
+
+async def all_in(inference: Inference) -> None:
+    """Wait until all replicas are in."""
+    judge = inference._judge
+    assert isinstance(judge, Replicas)
+    await soon(lambda: all(replica.up for replica in judge._replicas))
 
 
 def alike(found: Sequence[Answer], expected: Sequence[Answer]) -> bool:
@@ -161,6 +177,7 @@ KINDS = {
     "no number": "invalid",
     "another type": "invalid",
     "no outputs": "invalid",
+    "no message": "invalid",
 }
 
 
@@ -170,7 +187,7 @@ async def test_another_replica_answers(engine: Engine, scheme: str, fault: str) 
     windows = windows_of(engine.bundle, 12)
     servers = [Server(oip.model_of(engine), scheme) for _ in range(2)]
     async with serving(*servers), asking(engine.bundle, *servers, deadline=1.0) as (inference, metrics):
-        await asyncio.sleep(0.1)  # the other is in, too
+        await all_in(inference)
         servers[0].fault = fault
         found = await asyncio.gather(*(inference([window]) for window in windows))
         assert await inference.check()
@@ -198,38 +215,35 @@ async def test_no_replica_answers(engine: Engine, scheme: str, fault: str) -> No
 async def test_a_replica_killed_mid_load(engine: Engine, scheme: str) -> None:
     windows = windows_of(engine.bundle, 200)
     servers = [Server(oip.model_of(engine), scheme, pause=0.01) for _ in range(2)]
-    async with serving(*servers), asking(engine.bundle, *servers) as (inference, metrics):
-        await asyncio.sleep(0.1)
+    async with serving(*servers), asking(engine.bundle, *servers, deadline=20) as (inference, metrics):
+        await all_in(inference)
         load = asyncio.gather(*(inference([window]) for window in windows))
-        await asyncio.sleep(0.06)
-        assert len(servers[0].batches) > 10
+        await soon(lambda: len(servers[0].batches) > 20)
         await servers[0].kill()
         found = await load
         assert alike([answer for (answer,) in found], engine.run(windows))
         assert failed(metrics, "unavailable") >= 1
         before = len(servers[0].batches)
         await servers[0].start()
-        for _ in range(200):
-            await inference(windows[:8])
-            if len(servers[0].batches) > before + 8:  # more than its self-test
-                break
-            await asyncio.sleep(0.02)
-        else:
-            pytest.fail("the replica did not come back")
+        await all_in(inference)
+        await inference(windows)
+        assert len(servers[0].batches) > before + 10  # its self-test, and more
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 async def test_a_replica_that_is_not_ready_is_not_asked(engine: Engine, scheme: str) -> None:
     servers = [Server(oip.model_of(engine), scheme) for _ in range(2)]
     async with serving(*servers), asking(engine.bundle, *servers) as (inference, _):
-        await asyncio.sleep(0.1)
+        await all_in(inference)
+        judge = inference._judge
+        assert isinstance(judge, Replicas)
         servers[0].ready = False
-        await asyncio.sleep(0.2)
+        await soon(lambda: not judge._replicas[0].up)
         before = len(servers[0].batches)
         await asyncio.gather(*(inference([window]) for window in windows_of(engine.bundle, 10)))
         assert len(servers[0].batches) == before
         servers[1].ready = False
-        await asyncio.sleep(0.2)
+        await soon(lambda: not judge.ready)
         assert not await inference.check()
 
 

@@ -61,7 +61,10 @@ def test_other_wrong_settings(tmp_path: Path) -> None:
         ({"classifier_url": "grpc://a:1,grpc://a:1"}, "classifier_url: names a replica twice"),
         ({"classifier_url": "grpc://a:1", "bundle": "none"}, "classifier_url: name the bundle whose model is served"),
         ({"classifier_ca": str(tmp_path / "no.pem")}, f"classifier_ca: {tmp_path}/no.pem: no such file"),
-        ({"classifier_ca": __file__}, f"{__file__}: "),
+        ({"classifier_url": "grpc://a:1", "classifier_ca": __file__}, "classifier_url: certificates are of use with"),
+        ({"classifier_ca": __file__}, "classifier_url: certificates are of use with"),
+        ({"classifier_url": "grpcs://a:1", "classifier_key": __file__}, "classifier_key: name its certificate too"),
+        ({"classifier_url": "grpcs://a:1", "classifier_ca": __file__}, f"{__file__}: "),
     ):
         with pytest.raises(SettingsError) as raised:
             load_settings(UPSTREAM | wrong, {}, None)
@@ -73,8 +76,9 @@ def test_other_wrong_settings(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates")
 def test_a_key_of_another_certificate(tmp_path: Path) -> None:
     server, client = oip.certificates(tmp_path)
+    wrong = {"classifier_url": "https://a", "classifier_cert": client.certificate, "classifier_key": server.key}
     with pytest.raises(SettingsError, match="PEM files that fit together"):
-        load_settings(UPSTREAM | {"classifier_cert": client.certificate, "classifier_key": server.key}, {}, None)
+        load_settings(UPSTREAM | wrong, {}, None)
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,11 @@ class Settings(BaseModel):
     def _remote(self) -> Self:
         if self.classifier_url and self.bundle == NONE:
             raise ValueError("classifier_url: name the bundle whose model is served there: its tokenizer is used here")
-        if self.classifier_ca or self.classifier_cert:
+        if self.classifier_ca or self.classifier_cert or self.classifier_key:
+            if not any(replica.secure for replica in addresses(self.classifier_url)):
+                raise ValueError("classifier_url: certificates are of use with grpcs:// and https:// only")
+            if self.classifier_key and not self.classifier_cert:
+                raise ValueError("classifier_key: name its certificate too, in classifier_cert")
             Tls(self.classifier_ca, self.classifier_cert, self.classifier_key).context()
         return self
 

@@ -59,11 +59,8 @@ class GrpcClient:
         )
 
     async def ready(self, seconds: float) -> bool:
-        try:
-            server = await self._server_ready(messages.ServerReadyRequest(), timeout=seconds)
-            model = await self._model_ready(messages.ModelReadyRequest(name=self._model), timeout=seconds)
-        except grpc.aio.AioRpcError as error:
-            raise _fault(error) from None
+        server = await _answer(self._server_ready(messages.ServerReadyRequest(), timeout=seconds))
+        model = await _answer(self._model_ready(messages.ModelReadyRequest(name=self._model), timeout=seconds))
         return bool(server.ready and model.ready)
 
     async def infer(self, given: Mapping[str, Integers], seconds: float) -> dict[str, object]:
@@ -73,10 +70,7 @@ class GrpcClient:
             request.raw_input_contents.append(array.astype("<i8", copy=False).tobytes())
         for name in self._outputs:
             request.outputs.add(name=name)
-        try:
-            response = await self._infer(request, timeout=seconds)
-        except grpc.aio.AioRpcError as error:
-            raise _fault(error) from None
+        response = await _answer(self._infer(request, timeout=seconds))
         raw = response.raw_output_contents
         if raw and len(raw) != len(response.outputs):
             raise ReplicaError("invalid", "the model's answer has outputs without contents")
@@ -92,6 +86,12 @@ class GrpcClient:
         await self._channel.close()
 
 
-def _fault(error: grpc.aio.AioRpcError) -> ReplicaError:
-    code = error.code()
-    return ReplicaError(_KINDS.get(code, "unavailable"), f"gRPC status {code.name}")  # its details may quote inputs
+async def _answer(call: grpc.aio.UnaryUnaryCall[Any, Any]) -> Any:
+    try:
+        answer = await call
+    except grpc.aio.AioRpcError as error:  # its details may quote inputs
+        code = error.code()
+        raise ReplicaError(_KINDS.get(code, "unavailable"), f"gRPC status {code.name}") from None
+    if answer is None:  # so the library tells what cannot be decoded
+        raise ReplicaError("invalid", "the model's answer is no message of the protocol")
+    return answer

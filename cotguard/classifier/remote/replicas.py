@@ -57,18 +57,22 @@ class _Replica:
         self._metrics = metrics
         self._changed = changed
         self._failed = asyncio.Event()
+        self._answered = 0.0  # when, on the monotonic clock
         metrics.classifier_replica.labels(self.name).set(0)
 
     async def judge(self, windows: Sequence[Window], seconds: float) -> list[Answer]:
         """Answers, from a replica that is in. Raises :class:`ReplicaError`, and is out then."""
         self.under_way += 1
         try:
-            return await self._ask(windows, seconds)
+            answers = await self._ask(windows, seconds)
         except ReplicaError as error:
             self._metrics.classifier_attempts.labels(self.name, error.kind).inc()
             self._failed.set()
             self._turn(str(error))
             raise
+        else:
+            self._answered = time.monotonic()
+            return answers
         finally:
             self.under_way -= 1
 
@@ -81,6 +85,8 @@ class _Replica:
             raise
         except InferenceError as error:
             raise ReplicaError("invalid", str(error)) from None
+        except Exception as error:  # whatever it is, another replica may answer
+            raise ReplicaError("unavailable", type(error).__name__) from None
 
     async def watch(self) -> None:
         """Take it in and out, as it is, for ever."""
@@ -95,6 +101,7 @@ class _Replica:
 
     async def _look(self) -> str:
         """Why it is out; empty if it is in."""
+        began = time.monotonic()
         try:
             if not await self._client.ready(_PROBE_SECONDS):
                 return "server or model is not ready"
@@ -102,6 +109,8 @@ class _Replica:
                 return ""
             lacking = await handed_over(partial(missing, self._classifier), self._one_by_one)
         except Exception as error:  # whatever it is, nobody else would see it
+            if self.up and self._answered > began:
+                return ""  # it has too much to do to say so
             return str(error) if isinstance(error, InferenceError) else type(error).__name__
         return f"its model does not find {', '.join(lacking)}: serve the bundle's model" if lacking else ""
 
