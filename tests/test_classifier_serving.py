@@ -247,7 +247,7 @@ async def test_a_classifier_that_is_gone(
     server = admin(proxy)
     await server.start_server()
     assert proxy.gateway._inference is not None
-    proxy.gateway._inference._pool.shutdown()
+    await proxy.gateway._inference._judge.close()
     upstream.handler = streaming([chunk({"content": ANSWER}), finish(), DONE])
     for _ in range(2):
         _, body = await post(proxy.url, stream=True)

@@ -7,6 +7,7 @@ and returns a :class:`~cotguard.detectors.contract.Detector`.
 from importlib.metadata import entry_points
 
 from cotguard.classifier.bundle import NONE
+from cotguard.classifier.remote.address import Served
 from cotguard.detectors.contract import Detector
 from cotguard.detectors.known_values import KnownValues
 from cotguard.detectors.patterns import PatternDetector
@@ -40,11 +41,11 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def build(policy: Policy, bundle: str = NONE) -> tuple[Detector, ...]:
+def build(policy: Policy, bundle: str = NONE, served: Served | None = None) -> tuple[Detector, ...]:
     """Detectors for every entity that ``policy`` does anything about; rules it would ignore are not compiled.
 
-    The classifier of ``bundle`` (a ready one's name, or a directory) is among them if the policy uses one. Raises
-    :class:`~cotguard.classifier.bundle.BundleError`.
+    The classifier of ``bundle`` (a ready one's name, or a directory) is among them if the policy uses one; its model
+    may be ``served`` elsewhere. Raises :class:`~cotguard.classifier.bundle.BundleError`.
     """
     rules = [rule for rule in RULES if any(map(policy.acts, rule.also | {rule.entity}))]
     detectors: list[Detector] = [PrivateKeyDetector(), SeedPhrases(), SystemPromptRecall()]
@@ -53,8 +54,8 @@ def build(policy: Policy, bundle: str = NONE) -> tuple[Detector, ...]:
     if policy.known_values:
         detectors.append(KnownValues(policy.known_values))
     if policy.uses_classifier and bundle != NONE:
-        from cotguard.classifier.detector import Classifier  # and with it ONNX Runtime, which others need not load
+        from cotguard.classifier.detector import Classifier  # and with it the tokenizer, which others need not load
 
-        detectors.append(Classifier.load(bundle))
+        detectors.append(Classifier.load(bundle, served))
     detectors.extend(entry.load()() for entry in entry_points(group="cotguard.detectors"))
     return tuple(detector for detector in detectors if any(map(policy.acts, detector.entities)))

@@ -22,7 +22,9 @@ import aiohttp
 from aiohttp import hdrs, web
 
 from cotguard.classifier.handover import handed_over
-from cotguard.classifier.inference import Inference
+from cotguard.classifier.inference import Inference, Threads
+from cotguard.classifier.remote.replicas import Replicas
+from cotguard.classifier.tensors import Judge
 from cotguard.detectors.contract import Detector
 from cotguard.detectors.registry import build
 from cotguard.dialects.chat_completions import ChatCompletions
@@ -74,7 +76,7 @@ class Gateway:
     ) -> None:
         self.settings = settings
         self.policy = policy or load(settings.policy)
-        self.detectors = build(self.policy, settings.bundle) if detectors is None else detectors
+        self.detectors = build(self.policy, settings.bundle, settings.served) if detectors is None else detectors
         self.metrics = metrics
         self.draining = asyncio.Event()
         self._dialect: Dialect = ChatCompletions()
@@ -96,15 +98,15 @@ class Gateway:
         return f"classifier {engine.bundle.manifest.name} on {engine.provider.removesuffix('ExecutionProvider')}"
 
     async def start(self) -> None:
-        """What needs the running loop: threads for the classifier."""
+        """What needs the running loop: the classifier's threads, or the connections to its replicas."""
         if self._classifier is not None:
             engine, settings = self._classifier.engine, self.settings
-            self._inference = Inference(
-                engine,
-                threads=settings.classifier_threads,
-                deadline=settings.classifier_deadline,
-                metrics=self.metrics,
+            judge: Judge = (
+                Threads(engine, settings.classifier_threads)
+                if settings.served is None
+                else Replicas(self._classifier, settings.served, self.metrics)
             )
+            self._inference = Inference(judge, deadline=settings.classifier_deadline, metrics=self.metrics)
             bundle = engine.bundle
             self.metrics.classifier.labels(bundle.manifest.name, bundle.digest, engine.provider).set(1)
 

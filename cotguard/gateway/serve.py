@@ -51,7 +51,7 @@ def serve(settings: Settings, workers: int) -> int:
     logging.basicConfig(level=logging.INFO, format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s")
     policy = load(settings.policy)
     moderation = _Moderation(
-        policy, build(policy, settings.bundle)
+        policy, build(policy, settings.bundle, settings.served)
     )  # once, before any fork: workers share what is loaded
     gc.collect()
     _give_memory_back()
