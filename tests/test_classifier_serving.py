@@ -19,10 +19,10 @@ from scripted import CHAT_PATH, DONE, chunk, cut, finish, post, streaming, texts
 from cotguard.classifier.bundle import DEFAULT, load
 from cotguard.classifier.detector import Classifier
 from cotguard.classifier.engine import Answer, Engine, InferenceError, Window
-from cotguard.classifier.handover import ask, handed_over
 from cotguard.detectors.contract import RequestFacts
 from cotguard.detectors.registry import build
 from cotguard.gateway.admin import create_admin_app
+from cotguard.handover import ask, handed_over
 from cotguard.moderation.exchange import Exchange
 from cotguard.moderation.view import PlainView
 from cotguard.policy import Policy, parse
@@ -308,27 +308,27 @@ async def test_what_is_told_about_the_classifier(upstream: Upstream, proxy: Prox
 
 async def test_a_call_is_answered_where_it_asks() -> None:
     def call() -> list[int]:
-        return [ask(abs, -1), ask(abs, -2)]
+        return [ask("who", abs, -1), ask("who", abs, -2)]
 
     async def answer(question: int) -> int:
         await asyncio.sleep(0)
         return question * 10
 
-    assert await handed_over(call, answer) == [-10, -20]
+    assert await handed_over(call, {"who": answer}) == [-10, -20]
     assert call() == [1, 2]
 
 
 async def test_a_fault_is_raised_where_it_was_asked() -> None:
     def call() -> str:
         try:
-            return ask(str, "x")
+            return ask("who", str, "x")
         except TimeoutError:
             return "too late"
 
     async def answer(_question: str) -> str:
         raise TimeoutError
 
-    assert await handed_over(call, answer) == "too late"
+    assert await handed_over(call, {"who": answer}) == "too late"
 
 
 async def test_a_cancelled_call_ends_without_going_on() -> None:
@@ -336,7 +336,7 @@ async def test_a_cancelled_call_ends_without_going_on() -> None:
 
     def call() -> None:
         try:
-            went_on.append(ask(str, "x"))
+            went_on.append(ask("who", str, "x"))
         except Exception as error:
             went_on.append(error)
 
@@ -344,7 +344,7 @@ async def test_a_cancelled_call_ends_without_going_on() -> None:
         await asyncio.sleep(10)
         return "never"
 
-    task = asyncio.create_task(handed_over(call, answer))
+    task = asyncio.create_task(handed_over(call, {"who": answer}))
     await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -899,7 +899,7 @@ def test_a_request_is_read_for_what_the_response_needs() -> None:
     )
     assert found.model == "m"
     assert found.stream
-    assert found.facts == RequestFacts(("Be kind.", "Be\nbrief."))
+    assert found.facts == RequestFacts(("Be kind.", "Be\nbrief."), "Hello")
     assert found.tools == {"get_weather", "get_time", "shell", "old"}
     assert found.stops == {"END"}
     assert found.choices == 3

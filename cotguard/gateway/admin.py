@@ -17,7 +17,7 @@ def create_admin_app(gateway: Gateway) -> web.Application:
         if gateway.draining.is_set():
             return web.Response(text="draining\n", status=503)
         if not await gateway.ready():
-            return web.Response(text="the classifier does not answer\n", status=503)
+            return web.Response(text="a model that detects does not answer\n", status=503)
         return web.Response(text="ready\n")
 
     async def metrics(_request: web.Request) -> web.Response:

@@ -50,9 +50,8 @@ def serve(settings: Settings, workers: int) -> int:
     _check_address("admin_listen", settings.admin_listen, shared=False)
     logging.basicConfig(level=logging.INFO, format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s")
     policy = load(settings.policy)
-    moderation = _Moderation(
-        policy, build(policy, settings.bundle)
-    )  # once, before any fork: workers share what is loaded
+    # Once, before any fork: workers share what is loaded.
+    moderation = _Moderation(policy, build(policy, settings.bundle, settings.guard))
     gc.collect()
     gc.freeze()  # what lives as long as the process is not looked through again, nor copied by a worker's collector
     if workers == 1:
@@ -91,7 +90,8 @@ async def _serve(settings: Settings, moderation: _Moderation, index: int, *, sha
     # apart.
     sys.stdout.write(
         f"cotguard listens on http://{bound[0]}:{bound[1]} for {settings.upstream} with policy "
-        f"{gateway.policy.name} and {gateway.classifier}; admin on http://{admin_bound[0]}:{admin_bound[1]}\n"
+        f"{gateway.policy.name} and {gateway.classifier}{gateway.guard}; "
+        f"admin on http://{admin_bound[0]}:{admin_bound[1]}\n"
     )
     sys.stdout.flush()
     await stop.wait()

@@ -4,7 +4,7 @@
    connection, without a task in between: waking one for every event would cost as much as the rest. What several
    streams brought in one turn is first moderated, then written: behind a system call the caches hold the kernel's
    code and data, and the next stream's moderation takes twice its time.
-2. Where somebody must be waited for - the client takes nothing more, a detector asks the classifier -, the stream's
+2. Where somebody must be waited for - the client takes nothing more, a detector asks a model -, the stream's
    task goes on with the matter. What is read meanwhile queues up, and nothing more is read than ``MAX_QUEUED_BYTES``.
 3. While text is on hold and the upstream is silent, the client gets keep-alive comments; an upstream that is silent for
    too long ends the stream. One sleeping task per stream looks after both: a timeout around every read would cost as
@@ -21,11 +21,10 @@ from functools import partial
 import aiohttp
 from aiohttp import web
 
-from cotguard.classifier.handover import Handover
-from cotguard.classifier.inference import Inference
 from cotguard.dialects.contract import Translator
 from cotguard.gateway.body import Body
 from cotguard.gateway.encodings import Decoder
+from cotguard.handover import Answerers, Handover
 from cotguard.moderation.exchange import Exchange
 from cotguard.telemetry.metrics import Metrics
 
@@ -72,7 +71,7 @@ class Rounds:
 
 @dataclass(slots=True, eq=False)
 class Pump:
-    """Moves one stream. ``started``: when the request came, on the monotonic clock; ``inference`` answers detectors.
+    """Moves one stream. ``started``: when the request came, on the monotonic clock; ``answerers`` answer detectors.
 
     ``response`` is the prepared response to ``request``, its headers written. Pumps of one event loop share ``rounds``.
     """
@@ -86,7 +85,7 @@ class Pump:
     metrics: Metrics
     started: float
     rounds: Rounds
-    inference: Inference | None = None
+    answerers: Answerers = field(default_factory=dict)
     _body: Body = field(init=False)
     _chunked: bool = field(init=False)
     _queue: list[bytes] = field(default_factory=list, init=False)  # read, not yet moderated
@@ -159,7 +158,7 @@ class Pump:
             self._queued = 0
             if not self.decoder.identity:
                 data = self.decoder.feed(data)
-            if self.inference is None:
+            if not self.answerers:
                 self._written = self.translator.receive(data)
                 return
             moderate = partial(self.translator.receive, data)
@@ -168,7 +167,7 @@ class Pump:
         else:
             self._over = True
             moderate = self.translator.end
-        if self.inference is None:
+        if not self.answerers:
             self._written = moderate()
             return
         call = Handover(moderate)
@@ -225,9 +224,9 @@ class Pump:
             await self._waiting.wait()
             if self._fault is not None:
                 raise self._fault
-            if self._asking is not None and self.inference is not None:
+            if self._asking is not None:
                 asking, self._asking = self._asking, None
-                self._deliver(await asking.finish(self.inference))
+                self._deliver(await asking.finish(self.answerers))
             await self.request.writer.drain()
             if self._over:
                 return
