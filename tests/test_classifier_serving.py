@@ -331,6 +331,24 @@ async def test_a_fault_is_raised_where_it_was_asked() -> None:
     assert await handed_over(call, {"who": answer}) == "too late"
 
 
+async def test_a_question_to_nobody_is_a_fault() -> None:
+    with pytest.raises(KeyError):
+        await handed_over(lambda: ask("who", abs, -1), {})
+
+
+async def test_two_are_asked_by_name() -> None:
+    async def one(question: str) -> str:
+        return f"one {question}"
+
+    async def two(question: str) -> str:
+        return f"two {question}"
+
+    def call() -> list[str]:
+        return [ask("two", str, "a"), ask("one", str, "b")]
+
+    assert await handed_over(call, {"one": one, "two": two}) == ["two a", "one b"]
+
+
 async def test_a_cancelled_call_ends_without_going_on() -> None:
     went_on: list[object] = []
 

@@ -1,11 +1,13 @@
 """Guard models: where text is cut, what is asked, how answers are read, and the contract."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
+from itertools import cycle
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +26,10 @@ from cotguard.guard.format import (
 )
 from cotguard.guard.segments import Splitter
 from cotguard.moderation.channel import MAX_HELD_CHARS
+from cotguard.moderation.exchange import Exchange
+from cotguard.moderation.json_view import JsonView
+from cotguard.moderation.markers import MarkerView
+from cotguard.moderation.view import PlainView, View
 from cotguard.policy import Policy, load, parse
 from cotguard.spans import ChannelKind
 
@@ -112,18 +118,16 @@ def by_words(passages: Sequence[Passage]) -> list[list[Hazard]]:
     ]
 
 
-def small_guard(tmp_path: Path) -> Guard:
-    return Guard(form(tmp_path), list(ChannelKind), by_words)
+FIXED = Guard(GuardFormat.model_validate(yaml.safe_load(SMALL)), list(ChannelKind), by_words)
 
 
 TEXT = "I think. They stab him there! A slur,\n\n  spoken: well. And then nothing at all happened to anyone.  \n "
 
 
-def test_every_cut(tmp_path: Path) -> None:
-    guard = small_guard(tmp_path)
-    check_every_cut(guard, TEXT)
-    check_every_cut(guard, TEXT, Scope(ChannelKind.REASONING, "said before", RequestFacts(user="What is a stab?")))
-    assert {span.entity for span in find(guard, TEXT)} == {"VIOLENT_CRIMES", "HATE"}
+def test_every_cut() -> None:
+    check_every_cut(FIXED, TEXT)
+    check_every_cut(FIXED, TEXT, Scope(ChannelKind.REASONING, "said before", RequestFacts(user="What is a stab?")))
+    assert {span.entity for span in find(FIXED, TEXT)} == {"VIOLENT_CRIMES", "HATE"}
 
 
 @settings(max_examples=200, deadline=None)
@@ -133,14 +137,13 @@ def test_every_cut(tmp_path: Path) -> None:
     ),
     cuts=st.lists(st.integers(0, 80), max_size=12),
 )
-def test_random_texts_and_cuts(tmp_path_factory: pytest.TempPathFactory, text: str, cuts: list[int]) -> None:
-    guard = small_guard(tmp_path_factory.mktemp("guard"))
-    check_cuts(guard, text, [cut for cut in cuts if cut <= len(text)])
+def test_random_texts_and_cuts(text: str, cuts: list[int]) -> None:
+    check_cuts(FIXED, text, [cut for cut in cuts if cut <= len(text)])
 
 
-def test_a_hazard_covers_its_segment_without_the_space_around_it(tmp_path: Path) -> None:
+def test_a_hazard_covers_its_segment_without_the_space_around_it() -> None:
     text = "All is well.   They stab.   \nAll is well again."
-    found = [text[span.start : span.end] for span in find(small_guard(tmp_path), text)]
+    found = [text[span.start : span.end] for span in find(FIXED, text)]
     assert found == ["They stab.", "All is well"]  # the latter because of what stands before it
 
 
@@ -171,8 +174,8 @@ def test_text_waits_for_its_verdict_and_is_asked_about_with_its_context(tmp_path
     assert session.advance("", final=True) == ([], 33)
 
 
-def test_what_is_kept_is_bounded(tmp_path: Path) -> None:
-    session = small_guard(tmp_path).open(Scope(ChannelKind.OUTPUT))
+def test_what_is_kept_is_bounded() -> None:
+    session = FIXED.open(Scope(ChannelKind.OUTPUT))
     assert session is not None
     for _ in range(500):
         session.advance("some words. ", final=False)
@@ -191,6 +194,67 @@ def test_channels_of_other_kinds_are_left_alone(tmp_path: Path) -> None:
 def test_nobody_asks_a_guard_outside_the_gateway(tmp_path: Path) -> None:
     with pytest.raises(LookupError):
         find(Guard(form(tmp_path), list(ChannelKind)), "Some text.")
+
+
+# --- Whole exchanges ---------------------------------------------------------------------------------------------
+
+
+def delivered(action: str, view: View, parts: Sequence[str]) -> list[str]:
+    """What has been delivered after each part, and in the end."""
+    rules = policy(f"  - {{entities: [HAZARD], action: {action}}}\n")
+    exchange = Exchange(rules, [FIXED], RequestFacts(), b"k" * 16, exchange_key=b"e" * 16)
+    lane = exchange.lane(0)
+    lane.open("text", view)
+    sent = [""]
+    for part in parts:
+        lane.feed("text", part)
+        sent.append(sent[-1] + "".join(emission.text for emission in lane.take()))
+    lane.finish()
+    sent.append(sent[-1] + "".join(emission.text for emission in lane.take()))
+    return sent
+
+
+VIEWS: dict[str, Callable[[], View]] = {
+    "plain": lambda: PlainView(ChannelKind.OUTPUT),
+    "markers": lambda: MarkerView(ChannelKind.OUTPUT),
+    "json": JsonView,
+}
+FRAGMENTS = [
+    "They stab him. ",
+    "All is well here. ",
+    "<think>",
+    "</think>",
+    "slur",
+    "\n",
+    "x",
+    "so it goes",
+    "\U0001f600",
+]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@settings(max_examples=100, deadline=None)
+@given(
+    fragments=st.lists(st.sampled_from(FRAGMENTS), max_size=12),
+    widths=st.lists(st.integers(1, 7), min_size=1, max_size=20),
+    action=st.sampled_from(["flag", "redact", "withhold", "block"]),
+)
+def test_g1_and_g2(view: str, fragments: list[str], widths: list[int], action: str) -> None:
+    text = "".join(fragments)
+    if view == "json":
+        text = json.dumps({"note": text, "n": [1, text[:9]]})
+    parts, at = [], 0
+    for width in cycle(widths):
+        if at >= len(text):
+            break
+        parts.append(text[at : at + width])
+        at += width
+    whole = delivered(action, VIEWS[view](), [text])[-1]
+    sent = delivered(action, VIEWS[view](), parts)
+    assert sent[-1] == whole
+    assert all(whole.startswith(each) for each in sent)
+    if view == "json" and action != "block":
+        json.loads(whole)
 
 
 # --- Which policies use it ---------------------------------------------------------------------------------------
