@@ -130,15 +130,26 @@ def test_every_cut() -> None:
     assert {span.entity for span in find(FIXED, TEXT)} == {"VIOLENT_CRIMES", "HATE"}
 
 
-@settings(max_examples=200, deadline=None)
-@given(
-    text=st.lists(st.sampled_from(["stab", "slur", "x" * 7, " ", ". ", ".", "\n", "。", "so", '"']), max_size=40).map(
-        "".join
-    ),
-    cuts=st.lists(st.integers(0, 80), max_size=12),
-)
-def test_random_texts_and_cuts(text: str, cuts: list[int]) -> None:
+WORDS = ["stab", "slur", "x" * 7, " ", ". ", ".", "\n", "。", "so", '"', "\u2028", "\U0001f600"]
+TEXTS = st.lists(st.sampled_from(WORDS), max_size=40).map("".join)
+CUTS = st.lists(st.integers(0, 80), max_size=12)
+
+
+def check(text: str, cuts: list[int]) -> None:
     check_cuts(FIXED, text, [cut for cut in cuts if cut <= len(text)])
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=TEXTS, cuts=CUTS)
+def test_random_texts_and_cuts(text: str, cuts: list[int]) -> None:
+    check(text, cuts)
+
+
+@pytest.mark.long
+@settings(max_examples=20_000, deadline=None)
+@given(text=TEXTS, cuts=CUTS)
+def test_many_random_texts_and_cuts(text: str, cuts: list[int]) -> None:
+    check(text, cuts)
 
 
 def test_a_hazard_covers_its_segment_without_the_space_around_it() -> None:

@@ -69,6 +69,7 @@ class GuardServer:
     url: str = ""
     reply: Reply | None = None
     pause: float = 0
+    random: Callable[[], float] | None = None
     bodies: list[dict[str, object]] = field(default_factory=list)
     headers: list[str] = field(default_factory=list)
     now: int = 0
@@ -85,7 +86,7 @@ class GuardServer:
         self.most = max(self.most, self.now)
         self.asked.set()
         try:
-            await asyncio.sleep(self.pause)
+            await asyncio.sleep(self.pause * (self.random() if self.random else 1))
             if self.reply is not None:
                 return await self.reply(request)
             return completion("unsafe\nS1" if b"stab" in body else "safe")
@@ -147,9 +148,10 @@ MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "conten
 @pytest.mark.parametrize("action", ["flag", "redact", "withhold", "block"])
 @pytest.mark.parametrize("seed", range(3))
 async def test_any_cut_is_moderated_alike(
-    upstream: Upstream, make_guarded: MakeGuarded, tmp_path: Path, action: str, seed: int
+    upstream: Upstream, make_guarded: MakeGuarded, server: GuardServer, tmp_path: Path, action: str, seed: int
 ) -> None:
     rng, rules = random.Random(seed), policy(action)
+    server.pause, server.random = 0.03, rng.random
     proxy = await make_guarded(rules)
     events = [chunk({"reasoning_content": text}) for text in cut(REASONING, rng, 9)]
     events += [chunk({"content": text}) for text in cut(ANSWER, rng, 9)]
