@@ -19,10 +19,10 @@ from scripted import CHAT_PATH, DONE, chunk, cut, finish, post, streaming, texts
 from cotguard.classifier.bundle import DEFAULT, load
 from cotguard.classifier.detector import Classifier
 from cotguard.classifier.engine import Answer, Engine, InferenceError, Window
+from cotguard.classifier.handover import ask, handed_over
 from cotguard.detectors.contract import RequestFacts
 from cotguard.detectors.registry import build
 from cotguard.gateway.admin import create_admin_app
-from cotguard.handover import ask, handed_over
 from cotguard.moderation.exchange import Exchange
 from cotguard.moderation.view import PlainView
 from cotguard.policy import Policy, parse

@@ -17,10 +17,10 @@ import numpy as np
 
 from cotguard.classifier.bundle import BundleError, Manifest, load
 from cotguard.classifier.engine import Answer, Engine, InferenceError, Window
+from cotguard.classifier.handover import ask
 from cotguard.classifier.joining import WITH_NUMBER, Joiner, Labels
 from cotguard.classifier.tokens import Case, Pieces, Tokenizer
 from cotguard.detectors.contract import Scope
-from cotguard.handover import ask
 from cotguard.spans import ChannelKind, Span
 
 __all__ = ["Classifier"]
@@ -29,7 +29,7 @@ __all__ = ["Classifier"]
 class Classifier:
     """A :class:`~cotguard.detectors.contract.Detector`.
 
-    In a :func:`~cotguard.handover.handed_over` call windows go to whoever awaits its end; elsewhere they
+    In a :func:`~cotguard.classifier.handover.handed_over` call windows go to whoever awaits its end; elsewhere they
     are judged on the spot.
     """
 

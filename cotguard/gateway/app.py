@@ -22,6 +22,7 @@ import aiohttp
 from aiohttp import hdrs, web
 
 from cotguard.classifier.detector import Classifier
+from cotguard.classifier.handover import handed_over
 from cotguard.classifier.inference import Inference
 from cotguard.detectors.contract import Detector
 from cotguard.detectors.registry import build
@@ -34,7 +35,6 @@ from cotguard.gateway.settings import Settings
 from cotguard.gateway.streaming import Pump, Rounds
 from cotguard.guard.client import GuardClient
 from cotguard.guard.detector import Guard
-from cotguard.handover import handed_over
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.policy import Policy, load
 from cotguard.telemetry.metrics import METRICS, Metrics

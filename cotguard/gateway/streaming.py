@@ -21,10 +21,10 @@ from functools import partial
 import aiohttp
 from aiohttp import web
 
+from cotguard.classifier.handover import Answerers, Handover
 from cotguard.dialects.contract import Translator
 from cotguard.gateway.body import Body
 from cotguard.gateway.encodings import Decoder
-from cotguard.handover import Answerers, Handover
 from cotguard.moderation.exchange import Exchange
 from cotguard.telemetry.metrics import Metrics
 

@@ -12,10 +12,10 @@ judged by the reasoning.
 
 from collections.abc import Callable, Collection, Sequence
 
+from cotguard.classifier.handover import ask
 from cotguard.detectors.contract import Scope, Session
 from cotguard.guard.format import GuardFormat, Hazard, Passage
 from cotguard.guard.segments import Splitter
-from cotguard.handover import ask
 from cotguard.spans import ChannelKind, Span
 
 __all__ = ["Guard", "Judge"]
@@ -30,7 +30,7 @@ _PROSE = frozenset({ChannelKind.REASONING, ChannelKind.OUTPUT})
 class Guard:
     """A :class:`~cotguard.detectors.contract.Detector` for channels of ``kinds``.
 
-    In a :func:`~cotguard.handover.handed_over` call passages go to whoever awaits its end; elsewhere to ``judge``.
+    In a :func:`~cotguard.classifier.handover.handed_over` call passages go to whoever awaits its end; elsewhere to ``judge``.
     """
 
     name = "guard"
