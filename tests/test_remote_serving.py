@@ -17,7 +17,7 @@ from cotguard.classifier.engine import Engine
 from cotguard.classifier.remote import replicas
 from cotguard.classifier.remote.address import Served, addresses
 from cotguard.detectors.contract import RequestFacts
-from cotguard.gateway.admin import create_admin_app
+from cotguard.gateway.admin import GatewayState, create_admin_app
 from cotguard.moderation.exchange import Exchange
 from cotguard.moderation.view import PlainView
 from cotguard.policy import parse
@@ -107,7 +107,7 @@ async def test_all_replicas_down_and_back(
     upstream.handler = streaming(scripted_stream(2))
     async with serving(*servers):
         proxy = await proxy_of(make_proxy, *servers, classifier_deadline=0.5)
-        async with TestServer(create_admin_app(proxy.gateway)) as admin:
+        async with TestServer(create_admin_app(GatewayState(proxy.gateway))) as admin:
             assert await readiness(admin, 200)
             for server in servers:
                 await server.kill()

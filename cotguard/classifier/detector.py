@@ -70,7 +70,7 @@ class Classifier:
 
     def judge(self, windows: Sequence[Window]) -> Sequence[Answer]:
         """Answers to windows, in their order."""
-        return ask(self.engine.run, windows)
+        return ask(self.name, self.engine.run, windows)
 
     def hazards(self, start: int, end: int, answer: Answer) -> list[Span]:
         """Hazards of a window, as spans over its core."""

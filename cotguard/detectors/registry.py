@@ -25,7 +25,10 @@ from cotguard.detectors.rules import (
 from cotguard.detectors.rules.pem import PrivateKeyDetector
 from cotguard.detectors.seed_phrase import SeedPhrases
 from cotguard.detectors.system_prompt import SystemPromptRecall
+from cotguard.guard.detector import Guard
+from cotguard.guard.format import load_format
 from cotguard.policy import Policy
+from cotguard.spans import ChannelKind
 
 __all__ = ["RULES", "build"]
 
@@ -41,11 +44,13 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def build(policy: Policy, bundle: str = NONE, served: Served | None = None) -> tuple[Detector, ...]:
+def build(policy: Policy, bundle: str = NONE, served: Served | None = None, guard: str = "") -> tuple[Detector, ...]:
     """Detectors for every entity that ``policy`` does anything about; rules it would ignore are not compiled.
 
     The classifier of ``bundle`` (a ready one's name, or a directory) is among them if the policy uses one; its model
-    may be ``served`` elsewhere. Raises :class:`~cotguard.classifier.bundle.BundleError`.
+    may be ``served`` elsewhere. So is a guard of the format ``guard`` (a ready one's name, or a file) if the policy
+    acts on hazards that it finds. Raises :class:`~cotguard.classifier.bundle.BundleError` and
+    :class:`~cotguard.guard.format.GuardFormatError`.
     """
     rules = [rule for rule in RULES if any(map(policy.acts, rule.also | {rule.entity}))]
     detectors: list[Detector] = [PrivateKeyDetector(), SeedPhrases(), SystemPromptRecall()]
@@ -57,5 +62,8 @@ def build(policy: Policy, bundle: str = NONE, served: Served | None = None) -> t
         from cotguard.classifier.detector import Classifier  # and with it the tokenizer, which others need not load
 
         detectors.append(Classifier.load(bundle, served))
+    if guard:
+        form = load_format(guard).asking(policy.acts_on)
+        detectors.append(Guard(form, [kind for kind in ChannelKind if policy.entities_for(kind) & form.hazards]))
     detectors.extend(entry.load()() for entry in entry_points(group="cotguard.detectors"))
     return tuple(detector for detector in detectors if any(map(policy.acts, detector.entities)))

@@ -11,10 +11,11 @@ from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from cotguard.classifier.bundle import DEFAULT, NONE
 from cotguard.classifier.remote.address import Served, Tls, addresses
+from cotguard.guard.format import load_format
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
 
@@ -43,6 +44,12 @@ class Settings(BaseModel):
     classifier_ca: Annotated[str, Field(description="PEM file of whom to trust there; the system's when empty")] = ""
     classifier_cert: Annotated[str, Field(description="PEM file of our certificate there, and its key")] = ""
     classifier_key: Annotated[str, Field(description="PEM file of that key, if it is not in the same file")] = ""
+    guard_url: Annotated[str, Field(description="a guard model's server (Chat Completions), without its /v1")] = ""
+    guard_model: Annotated[str, Field(description="the guard's name on that server")] = ""
+    guard_format: Annotated[str, Field(description="how it is asked: a ready format's name or a file")] = "llama-guard"
+    guard_api_key: Annotated[str, Field(repr=False, description="its key; better in the environment")] = ""
+    guard_deadline: Annotated[float, Field(gt=0, description="longest wait for one of the guard's answers")] = 5
+    guard_concurrency: Annotated[int, Field(ge=1, description="requests to the guard at the same time")] = 16
     connect_timeout: Annotated[float, Field(gt=0, description="time to connect to the upstream")] = 10
     first_byte_timeout: Annotated[float, Field(gt=0, description="time until the upstream's status line")] = 600
     idle_timeout: Annotated[float, Field(gt=0, description="longest silence of a stream under way")] = 300
@@ -52,9 +59,22 @@ class Settings(BaseModel):
     max_response_bytes: Annotated[int, Field(gt=0, description="largest whole response, decoded")] = 64 * 2**20
     hash_key: Annotated[str, Field(repr=False, description="key of the action hash; random when empty")] = ""
 
-    @field_validator("upstream")
+    @property
+    def guard(self) -> str:
+        """The format of the guard in use, if there is one."""
+        return self.guard_format if self.guard_url else ""
+
+    @field_validator("guard_format")
     @classmethod
-    def _upstream(cls, value: str) -> str:
+    def _guard_format(cls, value: str) -> str:
+        load_format(value)
+        return value
+
+    @field_validator("upstream", "guard_url")
+    @classmethod
+    def _url(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.field_name == "guard_url":
+            return value
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise ValueError("write it as http://HOST:PORT or https://HOST/PREFIX")

@@ -107,7 +107,7 @@ class _Replica:
                 return "server or model is not ready"
             if self.up:
                 return ""
-            lacking = await handed_over(partial(missing, self._classifier), self._one_by_one)
+            lacking = await handed_over(partial(missing, self._classifier), {self._classifier.name: self._one_by_one})
         except Exception as error:  # whatever it is, nobody else would see it
             if self.up and self._answered > began:
                 return ""  # it has too much to do to say so
