@@ -21,7 +21,7 @@ from cotguard.classifier.bundle import DEFAULT
 from cotguard.classifier.detector import Classifier
 from cotguard.detectors.contract import Detector, RequestFacts
 from cotguard.detectors.registry import build
-from cotguard.gateway.admin import create_admin_app
+from cotguard.gateway.admin import GatewayState, create_admin_app
 from cotguard.guard.detector import Guard
 from cotguard.guard.format import Hazard, Passage, load_format
 from cotguard.moderation.exchange import Exchange
@@ -275,7 +275,7 @@ async def admin() -> AsyncIterator[Callable[[Proxy], Awaitable[TestServer]]]:
     servers: list[TestServer] = []
 
     async def make(proxy: Proxy) -> TestServer:
-        servers.append(TestServer(create_admin_app(proxy.gateway)))
+        servers.append(TestServer(create_admin_app(GatewayState(proxy.gateway))))
         await servers[-1].start_server()
         return servers[-1]
 

@@ -30,7 +30,8 @@ _PROSE = frozenset({ChannelKind.REASONING, ChannelKind.OUTPUT})
 class Guard:
     """A :class:`~cotguard.detectors.contract.Detector` for channels of ``kinds``.
 
-    In a :func:`~cotguard.classifier.handover.handed_over` call passages go to whoever awaits its end; elsewhere to ``judge``.
+    In a :func:`~cotguard.classifier.handover.handed_over` call passages go to whoever awaits its end; elsewhere to
+    ``judge``.
     """
 
     name = "guard"
