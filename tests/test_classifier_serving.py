@@ -20,6 +20,7 @@ from cotguard.classifier.bundle import DEFAULT, load
 from cotguard.classifier.detector import Classifier
 from cotguard.classifier.engine import Answer, Engine, InferenceError, Window
 from cotguard.classifier.handover import ask, handed_over
+from cotguard.classifier.inference import Inference
 from cotguard.detectors.contract import RequestFacts
 from cotguard.detectors.registry import build
 from cotguard.gateway.admin import GatewayState, create_admin_app
@@ -246,8 +247,9 @@ async def test_a_classifier_that_is_gone(
     proxy = await make_proxy(POLICY, (classifier,))
     server = admin(proxy)
     await server.start_server()
-    assert proxy.gateway._inference is not None
-    proxy.gateway._inference._pool.shutdown()
+    inference = proxy.gateway._answerers["classifier"]
+    assert isinstance(inference, Inference)
+    await inference._judge.close()
     upstream.handler = streaming([chunk({"content": ANSWER}), finish(), DONE])
     for _ in range(2):
         _, body = await post(proxy.url, stream=True)

@@ -22,7 +22,6 @@ import aiohttp
 from aiohttp import hdrs, web
 
 from cotguard.classifier.handover import handed_over
-from cotguard.classifier.inference import Inference
 from cotguard.detectors.contract import Detector
 from cotguard.detectors.registry import build
 from cotguard.dialects.chat_completions import ChatCompletions
@@ -38,8 +37,9 @@ from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.policy import Policy, load
 from cotguard.telemetry.metrics import METRICS, Metrics
 
-if TYPE_CHECKING:  # and with it ONNX Runtime, which a gateway without a classifier need not load
+if TYPE_CHECKING:  # and with it numpy, which a gateway without a classifier need not load
     from cotguard.classifier.detector import Classifier
+    from cotguard.classifier.inference import Inference
 
 __all__ = ["GATEWAY", "Gateway", "create_app"]
 
@@ -76,14 +76,15 @@ class Gateway:
     ) -> None:
         self.settings = settings
         self.policy = policy or load(settings.policy)
-        self.detectors = build(self.policy, settings.bundle, settings.guard) if detectors is None else detectors
+        self.detectors = (
+            build(self.policy, settings.bundle, settings.served, settings.guard) if detectors is None else detectors
+        )
         self.metrics = metrics
         self.draining = asyncio.Event()
         self._dialect: Dialect = ChatCompletions()
         self._key = settings.hash_key.encode() or secrets.token_bytes(32)
         self._client: aiohttp.ClientSession | None = None
         self._classifier = _classifier(self.detectors)
-        self._inference: Inference | None = None
         self._guard = next((each for each in self.detectors if isinstance(each, Guard)), None)
         self._answerers: dict[str, Inference | GuardClient] = {}
         self._rounds = Rounds()
@@ -105,17 +106,11 @@ class Gateway:
         return "" if self._guard is None else f" and guard {self._guard.form.name}"
 
     async def start(self) -> None:
-        """What needs the running loop: threads for the classifier, connections to the guard."""
+        """What needs the running loop: the classifier's threads, connections to its replicas and to the guard."""
         settings = self.settings
         if self._classifier is not None:
+            self._answerers[self._classifier.name] = _inference(self._classifier, settings, self.metrics)
             engine = self._classifier.engine
-            self._inference = Inference(
-                engine,
-                threads=settings.classifier_threads,
-                deadline=settings.classifier_deadline,
-                metrics=self.metrics,
-            )
-            self._answerers[self._classifier.name] = self._inference
             bundle = engine.bundle
             self.metrics.classifier.labels(bundle.manifest.name, bundle.digest, engine.provider).set(1)
         if self._guard is not None:
@@ -372,6 +367,19 @@ class Gateway:
 
     def _finish(self, status: int, outcome: str) -> None:
         self.metrics.requests.labels(self._dialect.name, str(status), outcome).inc()
+
+
+def _inference(classifier: "Classifier", settings: Settings, metrics: Metrics) -> "Inference":
+    """Who answers the classifier: threads of this process, or replicas elsewhere."""
+    from cotguard.classifier.inference import Inference, Threads
+    from cotguard.classifier.remote.replicas import Replicas
+
+    judge = (
+        Threads(classifier.engine, settings.classifier_threads)
+        if settings.served is None
+        else Replicas(classifier, settings.served, metrics)
+    )
+    return Inference(judge, deadline=settings.classifier_deadline, metrics=metrics)
 
 
 def _classifier(detectors: tuple[Detector, ...]) -> "Classifier | None":

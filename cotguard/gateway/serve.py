@@ -51,7 +51,7 @@ def serve(settings: Settings, workers: int) -> int:
     logging.basicConfig(level=logging.INFO, format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s")
     policy = load(settings.policy)
     # Once, before any fork: workers share what is loaded.
-    moderation = _Moderation(policy, build(policy, settings.bundle, settings.guard))
+    moderation = _Moderation(policy, build(policy, settings.bundle, settings.served, settings.guard))
     gc.collect()
     _give_memory_back()
     gc.freeze()  # what lives as long as the process is not looked through again, nor copied by a worker's collector

@@ -73,6 +73,15 @@ class Metrics:
         self.classifier_failures = Counter(
             "cotguard_classifier_failures_total", "Windows without an answer.", ["kind"], registry=registry
         )
+        self.classifier_attempts = Counter(
+            "cotguard_classifier_failed_attempts_total",
+            "Requests to replicas that failed, also where another replica answered.",
+            ["replica", "kind"],
+            registry=registry,
+        )
+        self.classifier_replica = Gauge(
+            "cotguard_classifier_replica_up", "Whether a replica is asked.", ["replica"], registry=registry
+        )
         self.guard_queue = Gauge(
             "cotguard_guard_queue_requests", "Requests to the guard that wait or are under way.", registry=registry
         )
