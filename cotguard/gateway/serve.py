@@ -59,7 +59,8 @@ def serve(settings: Settings, workers: int) -> int:
         uvloop.run(_serve(settings, moderation))
         return 0
     work = partial(_work, settings, moderation)
-    return serve_workers(workers, work, *_address(settings.admin_listen), patience=settings.classifier_deadline + 1)
+    patience = max(settings.classifier_deadline, settings.guard_deadline) + 1  # a worker may ask its models first
+    return serve_workers(workers, work, *_address(settings.admin_listen), patience=patience)
 
 
 def _give_memory_back() -> None:
