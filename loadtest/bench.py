@@ -32,7 +32,7 @@ from loadtest.baselines import BASELINES
 from loadtest.contenders import DIRECT, REFERENCE, cotguard, lineup
 from loadtest.load import Load, session
 from loadtest.machine import describe
-from loadtest.measure import Figures, paced, unpaced
+from loadtest.measure import Figures, paced, paced_load, unpaced
 from loadtest.serving import started
 from loadtest.tables import Column, table
 
@@ -43,7 +43,6 @@ ADDED = ("character50", "character99", "first50", "first99")
 
 _POLICIES = ("nothing", "secrets-only", "patterns-only", "balanced")
 _RESULTS = Path(__file__).with_name("results")
-_WARM_AND_TAIL_SECONDS = 1.2
 _UNPACED_TOKENS = 1000
 
 _PACED = (
@@ -82,12 +81,6 @@ class Options:
     planted: bool = False
     policies: Sequence[str] = _POLICIES
 
-    @property
-    def load(self) -> Load:
-        """What a paced run asks for."""
-        tokens = int(self.rate * (_WARM_AND_TAIL_SECONDS + self.seconds))
-        return Load(self.streams, tokens, self.rate, self.planted)
-
 
 Turns = dict[str, list[Figures]]
 
@@ -121,13 +114,14 @@ async def bench(options: Options, progress: Callable[[str], None]) -> str:
     with started("loadtest.upstream") as upstream, lineup(names, upstream.urls[0]) as contenders:
         slow: Turns = {contender.name: [] for contender in contenders}
         fast: Turns = {contender.name: [] for contender in contenders}
+        slow_load = paced_load(options.streams, options.rate, options.seconds, planted=options.planted)
+        fast_load = Load(options.streams, _UNPACED_TOKENS, 0, options.planted)
         async with session() as client:
             for turn in range(options.repeat):
                 for contender in contenders:
                     progress(f"turn {turn + 1} of {options.repeat}: {contender.name}")
-                    slow[contender.name].append(await paced(client, contender, upstream, options.load))
-                    load = Load(options.streams, _UNPACED_TOKENS, 0, options.planted)
-                    fast[contender.name].append(await unpaced(client, contender, load, options.seconds / 2))
+                    slow[contender.name].append(await paced(client, contender, upstream, slow_load))
+                    fast[contender.name].append(await unpaced(client, contender, fast_load, options.seconds / 2))
     return _report(machine, options, slow, fast)
 
 

@@ -36,6 +36,10 @@ __all__ = [
 ]
 
 
+_SPREAD_SECONDS = 0.5
+_STREAMS_PER_SECOND = 256
+
+
 class Arrival(NamedTuple):
     """At ``time`` the first ``position`` characters had been delivered."""
 
@@ -77,6 +81,11 @@ class Load:
     planted: bool = False
     fault: str = ""
     dialect: str = "chat"
+
+    @property
+    def spread(self) -> float:
+        """Seconds over which a closed loop begins its streams, so that their tokens interleave."""
+        return max(_SPREAD_SECONDS, self.streams / _STREAMS_PER_SECOND)
 
     def body(self, seed: int) -> Mapping[str, object]:
         """The request of stream ``seed``."""
@@ -135,13 +144,13 @@ def character_delays(
 
 
 async def stream_paced(client: aiohttp.ClientSession, url: str, load: Load) -> list[Stream]:
-    """``load.streams`` responses at once, begun over half a second so that their tokens interleave.
+    """``load.streams`` responses at once, begun over ``load.spread`` seconds.
 
     Raises ``ValueError`` when a text without planted values does not arrive as it was written.
     """
 
     async def one(seed: int) -> Stream:
-        await asyncio.sleep(seed / load.streams / 2)
+        await asyncio.sleep(seed / load.streams * load.spread)
         stream = Stream(time.monotonic())
         await _read(client, url, load, seed, stream)
         return stream

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 import orjson
+import psutil
 
 from loadtest.contenders import Contender
 from loadtest.exposition import Histogram, histograms
@@ -24,13 +25,13 @@ from loadtest.percentiles import Percentiles
 from loadtest.script import script
 from loadtest.serving import Server
 
-__all__ = ["OWN_TIME", "Figures", "Latencies", "account", "memory", "open_loop", "paced", "unpaced"]
+__all__ = ["OWN_TIME", "Figures", "Latencies", "account", "memory", "open_loop", "paced", "paced_load", "unpaced"]
 
 Figures = dict[str, float]
 
 OWN_TIME = "cotguard_event_added_seconds"
 
-_WARM_SECONDS = 1.0
+_WARM_SECONDS = 0.5
 _TAIL_SECONDS = 0.2
 
 
@@ -45,23 +46,27 @@ class Latencies:
     characters: Percentiles = field(default_factory=Percentiles)
     """Of each character, from the writing of its token."""
     failed: int = 0
+    own: Histogram | None = None
+    """From a read that decides text to its write, as cotguard tells."""
 
 
 async def paced(client: aiohttp.ClientSession, contender: Contender, upstream: Server, load: Load) -> Figures:
-    """A closed loop of paced streams; all but its first second and its last tokens counts.
+    """A closed loop of paced streams; what comes while streams begin or end does not count.
 
-    ``cpu``, ``mock`` and ``client`` are microseconds an event of the proxy, the mock server and this process.
+    ``cpu``, ``mock`` and ``client`` are microseconds an event of the proxy, the mock server and this process; memory in
+    MiB.
     """
-    tokens_seconds = load.tokens / load.rate
     server, figures = contender.server, Figures()
     streaming = asyncio.create_task(stream_paced(client, contender.url, load))
-    await asyncio.sleep(_WARM_SECONDS)
+    await asyncio.sleep(load.spread + _WARM_SECONDS)
     own_before = await _own_times(client, contender)
     before, start = _clocks(server, upstream), time.monotonic()
-    await asyncio.sleep(tokens_seconds - _WARM_SECONDS - _TAIL_SECONDS)
+    await asyncio.sleep(load.tokens / load.rate - load.spread - _WARM_SECONDS - _TAIL_SECONDS)
     after, end = _clocks(server, upstream), time.monotonic()
+    resident = {"mock_busy": upstream.memory_bytes, "client_busy": psutil.Process().memory_info().rss}
     if server:
-        figures |= {"idle": contender.idle_bytes / 2**20, "busy": server.memory_bytes / 2**20}
+        resident |= {"idle": contender.idle_bytes, "busy": server.memory_bytes}
+    figures |= {name: size / 2**20 for name, size in resident.items()}
     own_after = await _own_times(client, contender)
     streams = await streaming
     sent = await account(client, upstream)
@@ -74,6 +79,12 @@ async def paced(client: aiohttp.ClientSession, contender: Contender, upstream: S
     if not load.planted:
         figures |= _delays(load, streams, sent, start, end)
     return figures
+
+
+def paced_load(streams: int, rate: float, seconds: float, *, planted: bool = False) -> Load:
+    """Streams long enough for ``paced`` to count ``seconds``."""
+    spread = Load(streams, 0, rate).spread
+    return Load(streams, int(rate * (spread + _WARM_SECONDS + seconds + _TAIL_SECONDS)), rate, planted)
 
 
 def _delays(
@@ -118,9 +129,13 @@ async def open_loop(
     """Paced streams that begin at random times, so many that ``load.streams`` are under way on average."""
     lasts = load.tokens / load.rate
     offsets = poisson(load.streams / lasts, seconds, seed)
+    own_before = await _own_times(client, contender)
     streams = await stream_scheduled(client, contender.url, load, offsets)
+    own_after = await _own_times(client, contender)
     sent = await account(client, upstream)
     found = Latencies(failed=sum(not stream.ended for stream in streams))
+    if own_before and own_after:
+        found.own = own_after - own_before
     ends = script(load.tokens, planted=False).ends
     for stream, times in zip(streams, sent, strict=True):
         if stream.first_text is not None:
@@ -132,7 +147,7 @@ async def open_loop(
     return found
 
 
-async def memory(client: aiohttp.ClientSession, contender: Contender, load: Load, seconds: float) -> float:
+async def memory(client: aiohttp.ClientSession, contender: Contender, load: Load, seconds: float) -> int:
     """Resident bytes of the proxy ``seconds`` after ``load`` began; its streams are left then."""
     streaming = asyncio.create_task(stream_paced(client, contender.url, load))
     await asyncio.sleep(seconds)
