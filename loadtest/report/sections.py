@@ -143,7 +143,7 @@ async def _lengths(site: Site, contender: Contender, lengths: Sequence[int]) -> 
 async def resident(site: Site) -> Found:
     """Memory of fresh proxies, by streams: silent ones that have brought one token, and paced ones."""
     plan, found = site.plan, Found()
-    upstream = site.upstream.urls[0]
+    upstream, settle = site.upstream.urls[0], min(_SETTLE_SECONDS, plan.seconds)
     for kind in ("idle", "busy"):
         with lineup(plan.remembered, upstream) as contenders:
             for contender in contenders:
@@ -152,7 +152,7 @@ async def resident(site: Site) -> Found:
                     site.note(f"{contender.name}, {count} {kind} streams")
                     fault, rate = ("stall", plan.rate) if kind == "idle" else ("", plan.rate_of(count))
                     load = Load(count, 2 if fault else 10_000, rate, fault=fault)
-                    sizes[str(count)] = await memory(site.client, contender, load, load.spread + _SETTLE_SECONDS)
+                    sizes[str(count)] = await memory(site.client, contender, load, load.spread + settle)
                 found.setdefault(kind, {})[contender.name] = sizes
     await account(site.client, site.upstream)
     fresh = {}
