@@ -44,12 +44,12 @@ async def measure(plan: Plan, names: Iterable[str], folder: Path, results: Resul
         for name in chosen:
             machine = describe()
             async with session() as client:
-                results[name] = await SECTIONS[name](
-                    Site(plan, client, upstream, contenders, partial(_note, note, name))
-                )
-            results["machine"][name] = machine
+                site = Site(plan, client, upstream, contenders, partial(_note, note, name))
+                found = await SECTIONS[name](site)
+            if found:
+                results[name], results["machine"][name] = found, machine
             note("")
-            document = orjson.dumps(results, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+            document = orjson.dumps(results, option=orjson.OPT_INDENT_2)
             (folder / RESULTS).write_bytes(document + b"\n")
     return results
 
