@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,7 +17,7 @@ Curves = Mapping[str, Mapping[float, float]]
 _SIZE = (7.2, 4.0)
 _DPI = 130
 _PLAIN = {DIRECT: "#999999", NGINX: "#2a9d4b", REFERENCE: "#1f77b4", "parse-and-write": "#17becf"}
-_WARM = colormaps["autumn"]
+_OTHERS = ("#d62728", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2")
 _STYLES = ("-", "--", ":")
 
 
@@ -39,7 +38,7 @@ def draw(results: Results, folder: Path) -> list[str]:
 def _lines(axes: Axes, curves: Curves, *, style: str = "-", label: str = "{}") -> None:
     others = [name for name in curves if name not in _PLAIN]
     for name, points in curves.items():
-        color = _PLAIN.get(name) or _WARM(0.75 * others.index(name) / max(1, len(others) - 1))
+        color = _PLAIN.get(name) or _OTHERS[others.index(name) % len(_OTHERS)]
         ordered = dict(sorted(points.items()))
         axes.plot(
             list(ordered),
