@@ -8,7 +8,15 @@ from pathlib import Path
 
 from setuptools import setup
 
-_NATIVE = ("framing/*.py", "dialects/*.py", "moderation/*.py", "detectors/*.py", "detectors/rules/*.py")
+_NATIVE = (
+    "framing/*.py",
+    "dialects/*.py",
+    "moderation/*.py",
+    "detectors/*.py",
+    "detectors/rules/*.py",
+    "gateway/streaming.py",
+    "telemetry/buckets.py",
+)
 
 
 def _modules() -> list[str]:

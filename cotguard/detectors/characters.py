@@ -73,6 +73,9 @@ def glues(character: str) -> bool:
     return _GLUE[character]
 
 
+_ONE_WORD = re.compile(" ?[A-Za-z]+")
+"""What most tokens are: letters that stand for themselves, of one word, perhaps behind a space."""
+
 _ESCAPE_START = re.compile(r"[&%\\]")
 
 
@@ -145,6 +148,14 @@ class CharacterReader:
         """Text before this offset has been read; behind it an unfinished escape waits."""
         self._escapes = escapes
         self._pending = ""
+
+    def take_word(self, text: str) -> int | None:
+        """Take text that is one word or a part of one; returns where it begins. ``None``: ``feed`` must take it."""
+        if self._pending or _ONE_WORD.fullmatch(text) is None:
+            return None
+        start = self.settled
+        self.settled = start + len(text)
+        return start
 
     def feed(self, text: str, final: bool) -> Characters:
         """The characters that the next piece of text adds."""

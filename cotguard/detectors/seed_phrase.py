@@ -31,7 +31,7 @@ from importlib.resources import files
 from itertools import islice
 from typing import Final, NamedTuple
 
-from cotguard.detectors.characters import CharacterReader, Characters
+from cotguard.detectors.characters import CharacterReader
 from cotguard.detectors.contract import Scope, Session
 from cotguard.spans import Span
 
@@ -76,6 +76,8 @@ _HINTS = frozenset(
     recovery seed seeds trezor wallet wallets
     """.split()  # noqa: SIM905  # a hundred quotes would hide the words
 )
+
+_TELLING = _INTRODUCERS | _HINTS
 
 _PIECES = re.compile(r"(?P<letters>[^\W\d_]+)|[\W\d_]+")
 
@@ -123,10 +125,19 @@ class _SeedPhraseSession:
 
     def advance(self, text: str, final: bool) -> tuple[Sequence[Span], int]:
         spans: list[Span] = []
+        start = None if final else self._reader.take_word(text)
+        if start is not None:  # the common case, without the map of offsets
+            end = start + len(text)
+            if text[0] == " ":
+                self._separate(" ", spans)
+                text = text[1:]
+                start += 1
+            self._extend(text, start, end)
+            return spans, self._stable()
         characters = self._reader.feed(text, final)
         for match in _PIECES.finditer(characters.symbols):
             if match.lastgroup:
-                self._extend(match[0], characters, match.start(), match.end())
+                self._extend(match[0], characters.starts[match.start()], characters.ends[match.end() - 1])
             else:
                 self._separate(match[0], spans)
         if final:
@@ -134,12 +145,13 @@ class _SeedPhraseSession:
             self._run.clear()
         return spans, self._stable()
 
-    def _extend(self, letters: str, characters: Characters, start: int, end: int) -> None:
+    def _extend(self, letters: str, start: int, end: int) -> None:
+        """Read letters, which stand at ``[start, end)``."""
         if not self._word:
-            self._word_start = characters.starts[start]
+            self._word_start = start
         if len(self._word) <= _LONGEST:
             self._word = (self._word + letters[: _LONGEST + 1]).lower()
-        self._word_end = characters.ends[end - 1]
+        self._word_end = end
         if self._run and self._word not in _BEGINNINGS:
             self._run.clear()
 
@@ -153,9 +165,11 @@ class _SeedPhraseSession:
                 self._report(spans)
             elif self._run:
                 self._run.clear()
-            if word in _HINTS:
-                self._hinted_until = self._word_end + HINT_CHARS
-            self._expected = word in _INTRODUCERS
+            self._expected = False
+            if word in _TELLING:
+                self._expected = word in _INTRODUCERS
+                if word in _HINTS:
+                    self._hinted_until = self._word_end + HINT_CHARS
             self._word = ""
             self._gap = 0
         self._gap += len(gap)
@@ -184,10 +198,11 @@ class _SeedPhraseSession:
     def _stable(self) -> int:
         """Where the earliest phrase that may be under way is held from."""
         run = self._run
-        # A phrase that the next word completes takes at most this many of the words before it.
-        for word in islice(run, max(0, len(run) - _COUNTS[-1] + 1), None):
-            if word.held:
-                return word.start
-        if self._word in _BEGINNINGS and self._is_held():
+        if run:
+            # A phrase that the next word completes takes at most this many of the words before it.
+            for word in islice(run, max(0, len(run) - _COUNTS[-1] + 1), None):
+                if word.held:
+                    return word.start
+        if self._word and self._is_held() and self._word in _BEGINNINGS:
             return self._word_start
         return self._reader.settled

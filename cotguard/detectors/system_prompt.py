@@ -7,11 +7,11 @@ is a word of its own. Look-alikes, invisible characters and escapes are resolved
 
 Algorithm:
 
-1. The prompts' words are numbered by the nodes of a trie, and a suffix automaton is built over the numbers: linear in
-   the prompts. Source: Blumer et al., "The smallest automaton recognizing the subwords of a text", TCS 40, 1985.
-2. A session follows the text through both. The automaton's state is the longest run of words up to here that occurs
-   in a prompt. An unfinished word is followed through the trie, so a word that is in no prompt is known as soon as it
-   cannot become one.
+1. The prompts' words are numbered, and a suffix automaton is built over the numbers: linear in the prompts. Source:
+   Blumer et al., "The smallest automaton recognizing the subwords of a text", TCS 40, 1985.
+2. A session follows the text through the automaton, whose state is the longest run of words up to here that occurs in
+   a prompt. An unfinished word is looked up among the beginnings of the prompts' words, so a word that is in no prompt
+   is known as soon as it cannot become one.
 3. When a run ends, it is a span if it has ``min_words`` words. Everything from the start of the run under way is held.
 
 A run is reported at least every ``MAX_RUN`` words, as spans that adjoin, so that what is held and kept is bounded:
@@ -50,7 +50,6 @@ _APOSTROPHE = "'"  # folding has made it of all the others
 _PIECES = re.compile(r"(?P<word>[0-9A-Za-z]+)|(?P<gap>[\x00-&(-/:-@\[-`{-\x7f]+)|(?P<other>.)", re.DOTALL)
 """ASCII letters and digits; ASCII that is in no word; what is looked at by itself: apostrophes, other scripts."""
 
-_ROOT = 0
 _DEAD = -1
 
 
@@ -82,13 +81,14 @@ class _Index:
     """All runs of words of ``prompts``, as a suffix automaton over word numbers.
 
     State 0 is the empty run. ``lengths[state]`` is the number of words of a state's longest run, ``links[state]`` the
-    state of its longest suffix that occurs in more places. ``letters[node]`` are the branches of the words' trie.
+    state of its longest suffix that occurs in more places. ``beginnings`` are those of all words.
     """
 
-    __slots__ = ("_last", "following", "lengths", "letters", "links", "longest")
+    __slots__ = ("_last", "beginnings", "following", "lengths", "links", "longest", "numbers")
 
     def __init__(self, prompts: tuple[str, ...]) -> None:
-        self.letters: list[dict[str, int]] = [{}]
+        self.numbers: dict[str, int] = {}
+        self.beginnings: set[str] = set()
         self.following: list[dict[int, int]] = [{}]
         self.lengths = [0]
         self.links = [_DEAD]
@@ -101,14 +101,11 @@ class _Index:
                 self._append(self._number(word))
 
     def _number(self, word: str) -> int:
-        node = _ROOT
-        for letter in word:
-            child = self.letters[node].get(letter)
-            if child is None:
-                child = self.letters[node][letter] = len(self.letters)
-                self.letters.append({})
-            node = child
-        return node
+        number = self.numbers.get(word)
+        if number is None:
+            number = self.numbers[word] = len(self.numbers)
+            self.beginnings.update(word[:length] for length in range(1, len(word) + 1))
+        return number
 
     def _append(self, word: int) -> None:
         """Extend the current prompt by one word."""
@@ -171,13 +168,14 @@ class _RecallSession:
         "_fresh",
         "_gap",
         "_index",
+        "_lost",
         "_min_words",
-        "_node",
         "_reader",
         "_run",
         "_spans",
         "_starts",
         "_state",
+        "_word",
         "_word_chars",
         "_word_end",
         "_word_start",
@@ -193,7 +191,8 @@ class _RecallSession:
         self._end = -len(context)  # of the last word
         self._floor = -len(context)  # end of the last span that was cut off at MAX_RUN words
         self._fresh = 0  # words since then
-        self._node = _ROOT  # of the unfinished word, or _DEAD
+        self._word = ""  # the unfinished one
+        self._lost = False  # it is in no prompt
         self._word_chars = 0
         self._word_start = self._word_end = 0
         self._gap = 0  # characters since the last word began that are in no word
@@ -201,6 +200,17 @@ class _RecallSession:
         self.advance(context, False)
 
     def advance(self, text: str, final: bool) -> tuple[Sequence[Span], int]:
+        if not final and self._word_chars + len(text) <= MAX_WORD:
+            start = self._reader.take_word(text)
+            if start is not None:  # the common case, without the map of offsets
+                end = start + len(text)
+                if text[0] == " ":
+                    self._finish_word()
+                    self._widen_gap(1)
+                    text = text[1:]
+                    start += 1
+                self._extend(text, start, end)
+                return self._take_spans(), self._stable()
         characters = self._reader.feed(text, final)
         for match in _PIECES.finditer(characters.symbols):
             start, end = match.span()
@@ -215,38 +225,43 @@ class _RecallSession:
         if final:
             self._finish_word()
             self._finish_run()
+        return self._take_spans(), self._stable()
+
+    def _take_spans(self) -> Sequence[Span]:
+        if not self._spans:
+            return ()
         spans, self._spans = self._spans, []
-        return spans, self._stable()
+        return spans
 
     def _stable(self) -> int:
         if self._run:
             return self._run_start()
-        if self._word_chars and self._node != _DEAD:
+        if self._word_chars and not self._lost:
             return self._word_start
         return self._reader.settled
 
     def _letters(self, characters: Characters, start: int, end: int) -> None:
-        """Read letters and digits. A word that is in no prompt is passed over at once: in prose, most are."""
-        letters = self._index.letters
+        """Read letters and digits, of one word or, where it is too long, of several."""
         while start < end:
-            if not self._word_chars:
-                self._node = _ROOT
-                self._word_start = characters.starts[start]
-                self._gap = 0
             stop = min(end, start + MAX_WORD - self._word_chars)
-            node = self._node
-            if node != _DEAD:
-                for letter in characters.symbols[start:stop].lower():
-                    node = letters[node].get(letter, _DEAD)
-                    if node == _DEAD:
-                        self._lose()
-                        break
-                self._node = node
-            self._word_chars += stop - start
-            self._word_end = characters.ends[stop - 1]
-            if self._word_chars == MAX_WORD:
-                self._finish_word()
+            self._extend(characters.symbols[start:stop], characters.starts[start], characters.ends[stop - 1])
             start = stop
+
+    def _extend(self, letters: str, start: int, end: int) -> None:
+        """Read letters of one word, which stand at ``[start, end)``. In prose, most words are in no prompt."""
+        if not self._word_chars:
+            self._word = ""
+            self._lost = False
+            self._word_start = start
+            self._gap = 0
+        self._word_chars += len(letters)
+        self._word_end = end
+        if not self._lost:
+            self._word += letters.lower()
+            if self._word not in self._index.beginnings:
+                self._lose()
+        if self._word_chars == MAX_WORD:
+            self._finish_word()
 
     def _other(self, characters: Characters, at: int) -> None:
         """Read a character that is no ASCII letter or digit."""
@@ -270,16 +285,16 @@ class _RecallSession:
     def _lose(self) -> None:
         """The run ends here: what comes next is in no prompt, or too far away."""
         self._finish_run()
-        self._node = _DEAD
+        self._lost = True
 
     def _finish_word(self) -> None:
         if not self._word_chars:
             return
         self._word_chars = 0
-        if self._node == _DEAD:
+        if self._lost:
             return
         following, links, lengths = self._index.following, self._index.links, self._index.lengths
-        word, state, run = self._node, self._state, self._run
+        word, state, run = self._index.numbers.get(self._word, _DEAD), self._state, self._run
         while state and word not in following[state]:
             state = links[state]
             run = lengths[state]

@@ -58,10 +58,11 @@ class Body:
 
     def resume(self) -> None:
         """Read on."""
-        connection = self._response.connection
-        if self._paused and connection is not None and connection.protocol is not None:
+        if self._paused:
             self._paused = False
-            connection.protocol.resume_reading()
+            connection = self._response.connection
+            if connection is not None and connection.protocol is not None:
+                connection.protocol.resume_reading()
 
     def close(self) -> None:
         """Call nobody any more."""

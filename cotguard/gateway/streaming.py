@@ -15,7 +15,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 
 import aiohttp
@@ -70,39 +69,52 @@ class Rounds:
         return time.monotonic()
 
 
-@dataclass(slots=True, eq=False)
 class Pump:
     """Moves one stream. ``started``: when the request came, on the monotonic clock; ``inference`` answers detectors.
 
     ``response`` is the prepared response to ``request``, its headers written. Pumps of one event loop share ``rounds``.
     """
 
-    upstream: aiohttp.ClientResponse
-    decoder: Decoder
-    translator: Translator
-    exchange: Exchange
-    request: web.Request
-    response: web.StreamResponse
-    metrics: Metrics
-    started: float
-    rounds: Rounds
-    inference: Inference | None = None
-    _body: Body = field(init=False)
-    _chunked: bool = field(init=False)
-    _queue: list[bytes] = field(default_factory=list, init=False)  # read, not yet moderated
-    _queued: int = field(default=0, init=False)
-    _due: bool = field(default=False, init=False)  # in the rounds, or waited for
-    _written: bytes | None = field(default=None, init=False)  # moderated, not yet delivered
-    _ended: bool = field(default=False, init=False)  # the upstream's body, by `_end`
-    _end: BaseException | None = field(default=None, init=False)
-    _over: bool = field(default=False, init=False)
-    _fault: Exception | None = field(default=None, init=False)
-    _asking: Handover[bytes] | None = field(default=None, init=False)  # stopped where a detector asks
-    _waiting: asyncio.Event = field(default_factory=asyncio.Event, init=False)  # for `_wait` to go on with
-    _read_at: float = field(default=0.0, init=False)  # of what is moderated
-    _received: bool = field(default=False, init=False)
-    _delivered: bool = field(default=False, init=False)
-    _held_since: float | None = field(default=None, init=False)
+    def __init__(
+        self,
+        upstream: aiohttp.ClientResponse,
+        decoder: Decoder,
+        translator: Translator,
+        exchange: Exchange,
+        request: web.Request,
+        response: web.StreamResponse,
+        metrics: Metrics,
+        started: float,
+        rounds: Rounds,
+        inference: Inference | None = None,
+    ) -> None:
+        self._decoder = decoder
+        self._translator = translator
+        self._exchange = exchange
+        self._transport = request.transport
+        self._protocol = request.protocol
+        self._writer = request.writer
+        self._response = response
+        self._metrics = metrics
+        self._started = started
+        self._rounds = rounds
+        self._inference = inference
+        self._body = Body(upstream, self._arrived, self._upstream_ended)
+        self._chunked: bool = self._writer.chunked  # type: ignore[attr-defined]  # of the one writer there is
+        self._queue: list[bytes] = []  # read, not yet moderated
+        self._queued = 0
+        self._due = False  # in the rounds, or waited for
+        self._written: bytes | None = None  # moderated, not yet delivered
+        self._ended = False  # the upstream's body, by `_end`
+        self._end: BaseException | None = None
+        self._over = False
+        self._fault: Exception | None = None
+        self._asking: Handover[bytes] | None = None  # stopped where a detector asks
+        self._waiting = asyncio.Event()  # for `_wait` to go on with
+        self._read_at = 0.0  # of what is moderated
+        self._received = False
+        self._delivered = False
+        self._held_since: float | None = None
 
     async def run(self, *, keep_alive_after: float, idle_timeout: float) -> None:
         """Run until the translator is finished or the upstream's body ends.
@@ -110,11 +122,9 @@ class Pump:
         Raises what reading, decoding, moderating and writing raise; ``TimeoutError`` when nothing is read for
         ``idle_timeout`` seconds.
         """
-        self._chunked = self.request.writer.chunked  # type: ignore[attr-defined]  # of the one writer there is
         self._read_at = time.monotonic()
         async with asyncio.timeout(None) as idle:
             watch = asyncio.create_task(self._watch(idle, keep_alive_after, idle_timeout))
-            self._body = Body(self.upstream, self._arrived, self._upstream_ended)
             try:
                 self._body.start()
                 await self._wait()
@@ -130,7 +140,7 @@ class Pump:
         self._queued += len(data)
         if not self._due:
             self._due = True
-            self.rounds.add(self)
+            self._rounds.add(self)
         elif self._queued > MAX_QUEUED_BYTES:
             self._body.pause()
 
@@ -138,7 +148,7 @@ class Pump:
         self._ended, self._end = True, error
         if not self._due:
             self._due = True
-            self.rounds.add(self)
+            self._rounds.add(self)
 
     def moderate(self, now: float) -> None:
         """Moderate what is queued, or else the end. What must be waited for, and faults, are left to ``run``."""
@@ -157,18 +167,18 @@ class Pump:
             data = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
             self._queue.clear()
             self._queued = 0
-            if not self.decoder.identity:
-                data = self.decoder.feed(data)
-            if self.inference is None:
-                self._written = self.translator.receive(data)
+            if not self._decoder.identity:
+                data = self._decoder.feed(data)
+            if self._inference is None:
+                self._written = self._translator.receive(data)
                 return
-            moderate = partial(self.translator.receive, data)
+            moderate = partial(self._translator.receive, data)
         elif self._end is not None:
             raise self._end
         else:
             self._over = True
-            moderate = self.translator.end
-        if self.inference is None:
+            moderate = self._translator.end
+        if self._inference is None:
             self._written = moderate()
             return
         call = Handover(moderate)
@@ -194,7 +204,7 @@ class Pump:
 
     def _go_on(self) -> None:
         if self._queue or self._ended:
-            self.rounds.add(self)
+            self._rounds.add(self)
         else:
             self._due = False
             self._body.resume()
@@ -202,19 +212,19 @@ class Pump:
     def _deliver(self, written: bytes) -> bool:
         """Returns whether the stream goes on without waiting for anybody."""
         if written:
-            transport = self.request.transport
+            transport = self._transport
             if transport is None or transport.is_closing():
                 raise ConnectionResetError("the client is gone")
             transport.write(b"%x\r\n%b\r\n" % (len(written), written) if self._chunked else written)
-            self.metrics.added.observe(time.monotonic() - self._read_at)
+            self._metrics.added.observe(time.monotonic() - self._read_at)
         if not self._delivered:
             self._note_first(self._read_at)
-        held = self.exchange.held
-        self.metrics.held.observe(held)
+        held = self._exchange.held
+        self._metrics.held.observe(held)
         if (self._held_since is None) is (held > 0):
             self._note_held(self._read_at, held=held > 0)
-        self._over = self._over or self.translator.finished
-        if self._over or self.request.protocol.writing_paused:
+        self._over = self._over or self._translator.finished
+        if self._over or self._protocol.writing_paused:
             self._waiting.set()
             return False
         return True
@@ -225,10 +235,10 @@ class Pump:
             await self._waiting.wait()
             if self._fault is not None:
                 raise self._fault
-            if self._asking is not None and self.inference is not None:
+            if self._asking is not None and self._inference is not None:
                 asking, self._asking = self._asking, None
-                self._deliver(await asking.finish(self.inference))
-            await self.request.writer.drain()
+                self._deliver(await asking.finish(self._inference))
+            await self._writer.drain()
             if self._over:
                 return
             self._waiting.clear()
@@ -236,17 +246,17 @@ class Pump:
 
     def _note_first(self, now: float) -> None:
         """Times to the first text, received and delivered."""
-        first_token = self.metrics.first_token
-        if not self._received and self.exchange.received:
+        first_token = self._metrics.first_token
+        if not self._received and self._exchange.received:
             self._received = True
-            first_token.labels("upstream").observe(now - self.started)
-        if self.exchange.delivered:
+            first_token.labels("upstream").observe(now - self._started)
+        if self._exchange.delivered:
             self._delivered = True
-            first_token.labels("delivered").observe(now - self.started)
+            first_token.labels("delivered").observe(now - self._started)
 
     def _note_held(self, now: float, *, held: bool) -> None:
         if self._held_since is not None:
-            self.metrics.held_seconds.observe(now - self._held_since)
+            self._metrics.held_seconds.observe(now - self._held_since)
         self._held_since = now if held else None
 
     async def _watch(self, idle: asyncio.Timeout, keep_alive_after: float, idle_timeout: float) -> None:
@@ -262,10 +272,10 @@ class Pump:
                         idle.reschedule(asyncio.get_running_loop().time())
                         return
                     pause = min(pause, left)
-                    if self.exchange.held:
+                    if self._exchange.held:
                         due = max(self._read_at, wrote) + keep_alive_after - now
                         if due <= 0:
                             wrote, due = now, keep_alive_after
-                            await self.response.write(self.translator.keep_alive())
+                            await self._response.write(self._translator.keep_alive())
                         pause = min(pause, due)
                 await asyncio.sleep(pause)

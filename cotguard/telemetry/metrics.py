@@ -33,7 +33,7 @@ class Metrics:
         )
         self.held = EventHistogram(
             "cotguard_held_characters", "Characters on hold after a read.", _CHARACTERS, registry
-        )
+        ).buckets
         self.held_seconds = Histogram(
             "cotguard_held_seconds",
             "Time from text coming in to nothing being held.",
@@ -48,7 +48,7 @@ class Metrics:
             "Time from a read that decides text to its write.",
             (0.00005, 0.0001, 0.0002, *_SECONDS),
             registry,
-        )
+        ).buckets
         self.failures = Counter(
             "cotguard_failures_total", "Faults, by how they were handled.", ["kind", "mode"], registry=registry
         )
