@@ -6,7 +6,7 @@ from hdrh.histogram import HdrHistogram
 
 __all__ = ["CURVE", "Percentiles"]
 
-CURVE = (0, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.99, 100)
+CURVE = (25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.99, 100)
 """Percentiles that a report draws."""
 
 _MICROSECOND = 1e-6

@@ -19,8 +19,7 @@ PAGE = "README.md"
 _FIT_POINTS = 3
 
 _INTRODUCTION = """\
-Written by `make loadtest`; figures in [{results}]({results}). Every process of a measurement runs on the machine named
-below, each proxy with one worker; what they have in common (kernel, loopback, mock server, client) cancels out in
+Written by `make loadtest`; figures in [{results}]({results}). All processes run on the machine named below, each proxy with one worker; what they have in common (kernel, loopback, mock server, client) cancels out in
 ratios, so compare ratios, not times. Processor time and memory are what the operating system counts for a process.
 Percentiles are of all samples, by an HDR histogram (three digits). Text: prose without values, tokens of about a word,
 Chat Completions.
@@ -173,7 +172,8 @@ def _streams(results: Results) -> str:
         f"Paced: {plan['rate']:g} tokens/s a stream, or less where there are so many streams that all of them would "
         f"bring more than {plan['most_events']:,.0f} events/s.\n\n{_by_streams('streams', 'cpu', 1)(results)}\n"
         f"How the cost of one event on every stream grows with the streams:\n\n{cells(_GROWTH, rows, right=True)}\n"
-        "With few streams events come one at a time and find the caches cold, which costs each of them more."
+        "With few streams events come one at a time and find the caches cold, which costs each of them more; with very "
+        "many a stream's own state is cold when its next event comes. Powers below 1 are the former."
     )
 
 

@@ -26,19 +26,19 @@ class Plan:
     """Streams of the open loop, on average."""
     stream_tokens: int = 200
     """Of a stream of the open loop."""
-    open_seconds: float = 14.0
+    open_seconds: float = 12.0
     most_events: float = 3200.0
     """Events a second of all paced streams together: with more streams each of them is slower."""
     streams: Sequence[int] = (1, 4, 16, 64, 256, 1024)
-    memory_streams: Sequence[int] = (64, 256, 1024)
+    memory_streams: Sequence[int] = (128, 1024)
     lengths: Sequence[int] = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
-    hold_tokens: int = 2000
+    hold_tokens: int = 1000
     bundles: Sequence[str] = (DEFAULT, *(name for name in ready_bundles() if name != DEFAULT))
     classifier_streams: Sequence[int] = (16, 32, 48, 64)
     classifier_tokens: int = 400
     classifier_lengths: Sequence[int] = (1_000, 3_000, 10_000, 30_000)
     compared: Sequence[str] = (DIRECT, *BASELINES, NGINX, _NOTHING, _SECRETS, _PATTERNS)
-    scaled: Sequence[str] = (*BASELINES, NGINX, _SECRETS, _PATTERNS)
+    scaled: Sequence[str] = (*BASELINES, NGINX, _PATTERNS)
     lengthened: Sequence[str] = (REFERENCE, _SECRETS, _PATTERNS)
     remembered: Sequence[str] = (REFERENCE, NGINX, _PATTERNS)
     hold_policies: Sequence[str] = ("secrets-only", "patterns-only")

@@ -105,7 +105,7 @@ def _latency(results: Results, figure: Figure) -> None:
         _lines(axes, curves)
         _finish(axes, "percentile", "delay, ms" if axes is left else "", legend=axes is right)
         axes.set_title(title, fontsize="medium")
-        axes.set_xticks([1, 2, 10, 100, 1000], ["0", "50", "90", "99", "99.9"])
+        axes.set_xticks([2, 10, 100, 1000], ["50", "90", "99", "99.9"])
         axes.minorticks_off()
 
 

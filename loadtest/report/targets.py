@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cotguard.classifier.bundle import DEFAULT, NONE, load
+from cotguard.moderation.lane import PATIENCE
 from loadtest.bench import medians
 from loadtest.contenders import DIRECT, REFERENCE, cotguard
 from loadtest.report.results import Results
@@ -179,7 +180,10 @@ def _remote(results: Results) -> Finding:
 
 
 _TOKEN = 20.0
-_SHARED = "four processes share the cores, so that the tail is waiting for one: see direct's and copying's"
+_SEAM = (
+    f"the tail is the seam: while the reasoning's last words are on hold, the first {PATIENCE} characters of the answer "
+    "wait, once a stream, which is some 4 % of the characters of the load's short streams (200 tokens)"
+)
 
 TARGETS: Sequence[Target] = (
     Target("CPU per event, 64 streams x 50 tokens/s, `patterns-only`", f"at most 1.5 x {REFERENCE}", _paced_cost),
@@ -188,12 +192,12 @@ TARGETS: Sequence[Target] = (
     Target(
         "added delay per character at 20 ms/token, `patterns-only`, p50 / p99",
         "at most 1 token + 0.5 ms / 4 tokens",
-        _added(_PATTERNS, "character", (_TOKEN + 0.5, 4 * _TOKEN), _SHARED),
+        _added(_PATTERNS, "character", (_TOKEN + 0.5, 4 * _TOKEN), _SEAM),
     ),
     Target(
         "same, `secrets-only`",
         "at most 0.5 ms / 3 tokens",
-        _added(_SECRETS, "character", (0.5, 3 * _TOKEN), _SHARED),
+        _added(_SECRETS, "character", (0.5, 3 * _TOKEN), _SEAM),
     ),
     Target(
         "added time to first delivered text, 50 streams, `patterns-only`, p50 / p99",
