@@ -31,7 +31,8 @@ examples:
   COTGUARD_UPSTREAM=http://127.0.0.1:8000 cotguard serve --config cotguard.yaml
 
 Then point your client's base URL at http://127.0.0.1:8080/v1. A flag wins over COTGUARD_* in the environment,
-which wins over the config file (lines of `name: value`)."""
+which wins over the config file (lines of `name: value`). Compiled rules are kept in $COTGUARD_CACHE (default
+~/.cache/cotguard, empty for nowhere), which makes the next start faster."""
 
 _SCAN_EXAMPLES = """\
 examples:

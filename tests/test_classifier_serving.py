@@ -22,7 +22,7 @@ from cotguard.classifier.engine import Answer, Engine, InferenceError, Window
 from cotguard.classifier.handover import ask, handed_over
 from cotguard.detectors.contract import RequestFacts
 from cotguard.detectors.registry import build
-from cotguard.gateway.admin import create_admin_app
+from cotguard.gateway.admin import GatewayState, create_admin_app
 from cotguard.moderation.exchange import Exchange
 from cotguard.moderation.view import PlainView
 from cotguard.policy import Policy, parse
@@ -187,7 +187,7 @@ async def admin() -> AsyncIterator[Callable[[Proxy], TestServer]]:
     servers: list[TestServer] = []
 
     def make(proxy: Proxy) -> TestServer:
-        servers.append(TestServer(create_admin_app(proxy.gateway)))
+        servers.append(TestServer(create_admin_app(GatewayState(proxy.gateway))))
         return servers[-1]
 
     yield make

@@ -1,5 +1,7 @@
 """The gateway's routes, headers and requests over loopback sockets. Leaks and faults have files of their own."""
 
+import asyncio
+import gc
 import gzip
 import json
 import zlib
@@ -11,7 +13,9 @@ import pytest
 import zstandard
 from aiohttp import web
 from conftest import Accounts, ProxyFactory, Upstream, error_of
-from scripted import CHAT_PATH, DONE, chunk, finish, post, streaming
+from scripted import CHAT_PATH, DONE, chunk, finish, post, streaming, texts
+
+from cotguard.dialects.contract import Prepared
 
 
 @pytest.mark.parametrize(
@@ -170,3 +174,23 @@ async def test_encoded_requests(upstream: Upstream, make_proxy: ProxyFactory, en
     _, answer = await send((await make_proxy()).url, data, {**JSON, "Content-Encoding": encoding})
     assert "[EMAIL_ADDRESS] now" in answer
     assert json.loads(upstream.bodies[0])["messages"] == REQUEST["messages"]
+
+
+async def test_a_request_is_not_kept_while_its_answer_streams(upstream: Upstream, make_proxy: ProxyFactory) -> None:
+    sent: list[Prepared] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(chunk({"content": "one two"}))
+        await asyncio.sleep(0.1)
+        gc.collect()
+        sent.extend(each for each in gc.get_objects() if isinstance(each, Prepared))
+        await response.write(finish() + DONE)
+        return response
+
+    upstream.handler = handler
+    proxy = await make_proxy()
+    _, body = await post(proxy.url, stream=True)
+    assert texts(body)[0, "content"] == "one two"
+    assert [prepared.body for prepared in sent] == [b""]

@@ -5,8 +5,8 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,27 +27,50 @@ class Served:
     """A ``cotguard serve`` that is ready."""
 
     process: asyncio.subprocess.Process
-    urls: list[str]
-    admins: list[str]
+    url: str
+    admin: str
 
-    async def status(self, index: int, path: str) -> int:
-        """Status of a path on a worker's admin port."""
-        return (await self.read(index, path))[0]
+    @property
+    def workers(self) -> list[psutil.Process]:
+        """The processes that serve the data port, where they are several."""
+        (supervisor,) = psutil.Process(self.process.pid).children()
+        return supervisor.children()
 
-    async def read(self, index: int, path: str) -> tuple[int, str]:
-        """Status and body of a path on a worker's admin port."""
-        async with aiohttp.ClientSession() as session, session.get(self.admins[index] + path) as response:
+    async def status(self, path: str) -> int:
+        """Status of a path on the admin port."""
+        return (await self.read(path))[0]
+
+    async def read(self, path: str) -> tuple[int, str]:
+        """Status and body of a path on the admin port."""
+        async with aiohttp.ClientSession() as session, session.get(self.admin + path) as response:
             return response.status, await response.text()
 
-    async def count(self, index: int, sample: str) -> float:
-        """A value of a worker's metrics; 0 where it is missing."""
-        _, metrics = await self.read(index, "/metrics")
+    async def ready(self) -> None:
+        """Wait until it says that it is."""
+
+        async def is_ready() -> bool:
+            return await self.status("/readyz") == 200
+
+        await until(is_ready)
+
+    async def count(self, sample: str) -> float:
+        """A value of the metrics; 0 where it is missing."""
+        _, metrics = await self.read("/metrics")
         return sum(float(line.removeprefix(sample)) for line in metrics.splitlines() if line.startswith(sample + " "))
 
     async def end(self) -> int | None:
         """The exit status after SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
         return await asyncio.wait_for(self.process.wait(), 10)
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until it holds."""
+    async with asyncio.timeout(20):
+        while True:
+            if await condition():
+                return
+            await asyncio.sleep(0.01)
 
 
 OK = 'cotguard_requests_total{dialect="chat_completions",outcome="ok",status="200"}'
@@ -65,8 +88,8 @@ async def serving(upstream: str, folder: Path, workers: int = 1, **flags: object
     try:
         assert process.stdout is not None
         lines = [(await asyncio.wait_for(process.stdout.readline(), 30)).decode() for _ in range(workers)]
-        urls = [re.findall(r"http://[\d.:]+", line) for line in lines]
-        yield Served(process, [found[0] for found in urls], sorted(found[-1] for found in urls))
+        ((url, *_, admin),) = {tuple(re.findall(r"http://[\d.:]+", line)) for line in lines}
+        yield Served(process, url, admin)
     finally:
         if process.returncode is None:
             process.kill()
@@ -76,13 +99,13 @@ async def serving(upstream: str, folder: Path, workers: int = 1, **flags: object
 async def test_readiness_metrics_and_a_clean_end(upstream: Upstream, tmp_path: Path) -> None:
     upstream.handler = streaming([chunk({"content": "mail ann.lee@example.com now"}), finish(), DONE])
     async with serving(upstream.url, tmp_path) as served:
-        assert await served.read(0, "/healthz") == (200, "ok\n")
-        assert await served.read(0, "/readyz") == (200, "ready\n")
-        assert [await served.status(0, path) for path in ("/x", "/v1/models", "/v1/chat/completions")] == [404] * 3
-        _, body = await post(served.urls[0], stream=True)
+        assert await served.read("/healthz") == (200, "ok\n")
+        assert await served.read("/readyz") == (200, "ready\n")
+        assert [await served.status(path) for path in ("/x", "/v1/models", "/v1/chat/completions")] == [404] * 3
+        _, body = await post(served.url, stream=True)
         assert texts(body)[0, "content"] == "mail [EMAIL_ADDRESS] now"
-        assert await served.count(0, OK) == 1
-        status, body = await post(served.urls[0] + "/metrics")
+        assert await served.count(OK) == 1
+        status, body = await post(served.url + "/metrics")
         assert (status, error_of(body)["code"]) == (404, "not_found")  # the data port has the upstream's paths only
         assert await served.end() == 0
 
@@ -104,13 +127,13 @@ async def test_a_drain_lets_streams_end_as_long_as_it_may(upstream: Upstream, tm
         serving(upstream.url, tmp_path, drain_timeout=20 if enough else 0.5) as served,
         aiohttp.ClientSession() as session,
     ):
-        response = await session.post(served.urls[0] + CHAT_PATH, json=REQUEST)
+        response = await session.post(served.url + CHAT_PATH, json=REQUEST)
         served.process.send_signal(signal.SIGTERM)
         await asyncio.sleep(0.2)
-        assert await served.read(0, "/readyz") == (503, "draining\n")
-        assert await served.status(0, "/healthz") == 200
+        assert await served.read("/readyz") == (503, "draining\n")
+        assert await served.status("/healthz") == 200
         with pytest.raises(aiohttp.ClientConnectorError):
-            await post(served.urls[0])
+            await post(served.url)
         if enough:
             go_on.set()
         body = await response.text()
@@ -125,44 +148,169 @@ async def test_a_drain_lets_streams_end_as_long_as_it_may(upstream: Upstream, tm
         assert "[DONE]" not in body
 
 
-async def test_workers_share_the_port_and_are_replaced(upstream: Upstream, tmp_path: Path) -> None:
+async def test_workers_share_both_ports(upstream: Upstream, tmp_path: Path) -> None:
     upstream.handler = streaming([chunk({"content": "mail ann.lee@example.com now"}), finish(), DONE])
     async with serving(upstream.url, tmp_path, workers=2) as served:
-        assert len(set(served.admins)) == 2
+        await served.ready()
+        assert await served.read("/healthz") == (200, "ok\n")
+        assert await served.read("/readyz") == (200, "ready\n")
+        assert await served.count("cotguard_workers") == 2
+        assert len(served.workers) == 2
         for _ in range(32):  # each on a connection of its own, which the kernel gives to either worker
-            _, body = await post(served.urls[0], stream=True)
+            _, body = await post(served.url, stream=True)
             assert texts(body)[0, "content"] == "mail [EMAIL_ADDRESS] now"
-        counts = [await served.count(index, OK) for index in (0, 1)]
-        assert sum(counts) == 32
-        assert min(counts) > 0
-        first, second = psutil.Process(served.process.pid).children()
-        first.kill()
-        assert served.process.stdout is not None
-        again = await asyncio.wait_for(served.process.stdout.readline(), 20)
-        assert b"cotguard listens" in again
-        assert second.is_running()
-        assert [await served.status(index, "/readyz") for index in (0, 1)] == [200, 200]
-        _, body = await post(served.urls[0], stream=True)
-        assert texts(body)[0, "content"] == "mail [EMAIL_ADDRESS] now"
+        assert await served.count(OK) == 32
+        assert await served.count('cotguard_first_token_seconds_bucket{le="+Inf",side="delivered"}') == 32
+        written = await served.count("cotguard_event_added_seconds_count")
+        assert written == await served.count('cotguard_event_added_seconds_bucket{le="+Inf"}') >= 32
+        assert await served.count("cotguard_active_streams") == 0
+        assert "cotguard_build_info{" in (await served.read("/metrics"))[1]
+        assert await served.end() == 0
+
+
+async def test_a_killed_worker_is_replaced_and_what_it_counted_stays(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.handler = streaming([chunk({"content": "mail ann.lee@example.com now"}), finish(), DONE])
+    async with serving(upstream.url, tmp_path, workers=2) as served:
+        await served.ready()
+        ended = asyncio.Event()
+        accounts: list[float] = [0]
+        hindrances: list[str] = []
+        workers: set[float] = set()
+        succeeded = 0
+
+        async def load() -> None:
+            nonlocal succeeded
+            while not ended.is_set():
+                with suppress(aiohttp.ClientError):  # a connection that the killed worker had, or was about to get
+                    _, body = await post(served.url, stream=True)
+                    assert texts(body)[0, "content"] == "mail [EMAIL_ADDRESS] now"
+                    succeeded += 1
+
+        async def scrape() -> None:
+            while not ended.is_set():
+                accounts.append(await served.count(OK))
+                workers.add(await served.count("cotguard_workers"))
+                await asyncio.sleep(0.02)
+
+        async def counted() -> bool:
+            return accounts[-1] >= 50
+
+        async def replacing() -> bool:
+            status, told = await served.read("/readyz")
+            hindrances.append(told)
+            return status == 503
+
+        async def goes_on() -> bool:
+            return succeeded >= before + 50
+
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            for _ in range(8):
+                tasks.create_task(load())
+            tasks.create_task(scrape())
+            await until(counted)
+            first, second = served.workers
+            first.kill()
+            await until(replacing)
+            assert hindrances[-1] == "1 of 2 workers are being started\n"
+            before = succeeded
+            await served.ready()
+            assert succeeded > before  # the other one went on
+            assert await served.count("cotguard_workers") == 2
+            assert second.is_running()
+            assert first not in served.workers
+            before = succeeded
+            await until(goes_on)
+            ended.set()
+        assert accounts == sorted(accounts)
+        assert workers == {1, 2}
+        # Killed, it could not tell what it counted since the last scrape.
+        assert succeeded - 50 < await served.count(OK) <= succeeded + 8
+        assert await served.count("cotguard_active_streams") == 0
         assert await served.end() == 0
         assert not second.is_running()
 
 
+async def test_a_worker_that_ends_by_itself_tells_all_it_counted(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.handler = streaming([chunk({"content": "x"}), finish(), DONE])
+    async with serving(upstream.url, tmp_path, workers=2) as served:
+        await served.ready()
+        for _ in range(16):
+            await post(served.url, stream=True)
+        for worker in served.workers:
+            worker.terminate()
+
+        async def none_left() -> bool:
+            return await served.count("cotguard_workers") == 0
+
+        await until(none_left)
+        assert await served.count(OK) == 16
+        await served.ready()
+        assert await served.count(OK) == 16
+        assert await served.end() == 0
+
+
+async def test_a_worker_that_does_not_answer(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.handler = streaming([chunk({"content": "x"}), finish(), DONE])
+    async with serving(upstream.url, tmp_path, workers=2, classifier_deadline=0.2) as served:
+        await served.ready()
+        for _ in range(8):
+            await post(served.url, stream=True)
+        assert await served.count(OK) == 8
+        stopped, _ = served.workers
+        stopped.suspend()
+        assert await served.read("/readyz") == (503, "a worker does not answer\n")
+        assert await served.count(OK) == 8  # with what it said before
+        stopped.resume()
+        await served.ready()
+        assert await served.end() == 0
+
+
+async def test_a_drain_of_workers_is_told(upstream: Upstream, tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(chunk({"content": "one "}))
+        await go_on.wait()
+        await response.write(finish() + DONE)
+        return response
+
+    upstream.handler = handler
+    async with serving(upstream.url, tmp_path, workers=2) as served, aiohttp.ClientSession() as session:
+        await served.ready()
+        response = await session.post(served.url + CHAT_PATH, json=REQUEST)
+        assert await served.count("cotguard_active_streams") == 1
+        served.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.3)
+        assert await served.read("/readyz") == (503, "draining\n")
+        assert await served.count("cotguard_active_streams") == 1
+        go_on.set()
+        assert (await response.text()).endswith("data: [DONE]\n\n")
+        assert await asyncio.wait_for(served.process.wait(), 10) == 0
+
+
 async def test_a_signal_while_a_worker_is_being_replaced(upstream: Upstream, tmp_path: Path) -> None:
     async with serving(upstream.url, tmp_path, workers=2) as served:
-        first, second = psutil.Process(served.process.pid).children()
+        first, second = served.workers
         first.kill()
         await asyncio.sleep(0.5)  # within the pause before the new one
         assert await served.end() == 0
         assert not second.is_running()
 
 
-async def test_workers_end_with_their_parent(upstream: Upstream, tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", ["main", "supervisor"])
+async def test_no_process_outlives_another_kind(upstream: Upstream, tmp_path: Path, killed: str) -> None:
     async with serving(upstream.url, tmp_path, workers=2) as served:
-        workers = psutil.Process(served.process.pid).children()
-        served.process.kill()
-        _, alive = psutil.wait_procs(workers, timeout=10)
+        main = psutil.Process(served.process.pid)
+        processes = main.children(recursive=True)
+        if killed == "main":
+            main.kill()
+        else:
+            main.children()[0].kill()
+        _, alive = psutil.wait_procs(processes, timeout=10)
         assert not alive
+        assert await asyncio.wait_for(served.process.wait(), 10) == (-signal.SIGKILL if killed == "main" else 1)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

@@ -8,13 +8,15 @@ import hashlib
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cotguard.classifier.tokens import Boundaries, Tokenizer
 from cotguard.taxonomy import ENTITIES
+
+if TYPE_CHECKING:  # and with it numpy, which others need not load
+    from cotguard.classifier.tokens import Tokenizer
 
 __all__ = [
     "DEFAULT",
@@ -22,6 +24,7 @@ __all__ = [
     "MODEL",
     "NONE",
     "TOKENIZER",
+    "Boundaries",
     "Bundle",
     "BundleError",
     "Manifest",
@@ -40,6 +43,9 @@ NONE = "none"
 """What is written instead of a bundle's name for no classifier."""
 
 _READY = Path(__file__).parent.parent / "bundles"
+Boundaries = Literal["word_pieces", "spaces"]
+"""Where a tokenizer never joins text. ``word_pieces``: after white space and ASCII punctuation, where BERT's
+pre-tokenizer cuts. ``spaces``: before white space, for tokenizers that keep it with the word that follows."""
 Threshold = Annotated[float, Field(ge=0)]
 
 
@@ -131,7 +137,9 @@ class Bundle:
         return self.folder / MODEL
 
     @cached_property
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> "Tokenizer":
+        from cotguard.classifier.tokens import Tokenizer
+
         manifest = self.manifest
         try:
             return Tokenizer.from_file(

@@ -12,9 +12,12 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from cotguard.classifier.engine import Answer, Engine, Window
 from cotguard.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:  # and with it ONNX Runtime, which a gateway without a classifier need not load
+    from cotguard.classifier.engine import Answer, Engine, Window
 
 __all__ = ["Inference"]
 
@@ -24,15 +27,15 @@ _AT_ONCE = 4
 
 @dataclass(slots=True, eq=False)
 class _Order:
-    windows: Sequence[Window]
-    answers: asyncio.Future[list[Answer]]
+    windows: "Sequence[Window]"
+    answers: "asyncio.Future[list[Answer]]"
     since: float = field(default_factory=time.monotonic)
 
 
 class Inference:
     """Answers windows by an engine. Made in the event loop in which it is used; ``deadline`` in seconds."""
 
-    def __init__(self, engine: Engine, *, threads: int, deadline: float, metrics: Metrics) -> None:
+    def __init__(self, engine: "Engine", *, threads: int, deadline: float, metrics: Metrics) -> None:
         self._engine = engine
         self._deadline = deadline
         self._metrics = metrics
@@ -42,7 +45,7 @@ class Inference:
         self.failing = False
         """Whether the last question went unanswered."""
 
-    async def __call__(self, windows: Sequence[Window]) -> Sequence[Answer]:
+    async def __call__(self, windows: "Sequence[Window]") -> "Sequence[Answer]":
         """Answers in order. Raises ``TimeoutError`` and what the engine raises."""
         answers: list[Answer] = []
         at_once = max(self._engine.batch, _AT_ONCE)
@@ -57,7 +60,7 @@ class Inference:
         self.failing = False
         return answers
 
-    async def _ask(self, windows: Sequence[Window]) -> list[Answer]:
+    async def _ask(self, windows: "Sequence[Window]") -> "list[Answer]":
         order = _Order(windows, asyncio.get_running_loop().create_future())
         self._queue.put_nowait(order)
         self._metrics.classifier_queue.inc(len(windows))
@@ -70,6 +73,8 @@ class Inference:
     async def check(self) -> bool:
         """Whether the model answers now: asked with an empty window if it did not the last time."""
         if self.failing:
+            from cotguard.classifier.engine import Window
+
             nothing = self._engine.bundle.tokenizer("")
             try:
                 await self([Window(nothing.ids, nothing.types)])

@@ -15,18 +15,17 @@ import re
 from enum import IntEnum
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-__all__ = ["LONGEST_RUN", "Boundaries", "Case", "Integers", "Pieces", "Tokenizer", "case_of"]
+from cotguard.classifier.bundle import Boundaries
+
+__all__ = ["LONGEST_RUN", "Case", "Integers", "Pieces", "Tokenizer", "case_of"]
 
 Integers = NDArray[np.int64]
-Boundaries = Literal["word_pieces", "spaces"]
-"""``word_pieces``: after white space and ASCII punctuation, where BERT's pre-tokenizer cuts. ``spaces``: before white
-space, for tokenizers that keep it with the word that follows."""
 
 LONGEST_RUN = 128
 

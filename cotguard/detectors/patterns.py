@@ -23,11 +23,11 @@ the same piece as the value.
 from collections.abc import Iterable, Sequence
 from typing import Final, Generic, NamedTuple, TypeVar
 
-import hyperscan
 import re2
 
 from cotguard.detectors.automaton import canonical, max_width, reversed_prefixes, reversed_source
 from cotguard.detectors.contract import Scope, Session
+from cotguard.detectors.databases import database
 from cotguard.detectors.normalize import Normalizer
 from cotguard.detectors.rule import BEFORE_CHARS, Candidate, Found, Rule
 from cotguard.spans import Span
@@ -122,14 +122,9 @@ class _Matcher(Generic[Owner]):
     def __init__(self, expressions: Sequence[tuple[str, Owner]]) -> None:
         owners = list(dict.fromkeys(owner for _, owner in expressions))
         numbers = {owner: number for number, owner in enumerate(owners)}
-        self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
-        if expressions:
-            self._database.compile(
-                expressions=[expression.encode("latin-1") for expression, _ in expressions],
-                ids=[numbers[owner] for _, owner in expressions],
-                flags=[0] * len(expressions),
-            )
         self._empty = not expressions
+        named = [(expression.encode("latin-1"), numbers[owner]) for expression, owner in expressions]
+        self._database = database(named)
         matches: list[tuple[Owner, int]] = []
 
         def collect(number: int, _start: int, end: int, _flags: int, _context: object) -> None:

@@ -45,11 +45,12 @@ class UpstreamFault(Exception):  # noqa: N818  # named beside ModerationFault: w
         self.message = message
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prepared:
     """A request that may go upstream: the body we wrote, and what the response side needs to know."""
 
     body: bytes = field(repr=False)
+    """Emptied once it is sent: a stream lasts longer, and may be one of thousands."""
     model: str
     stream: bool
     facts: RequestFacts = field(repr=False)

@@ -15,13 +15,12 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 import aiohttp
 from aiohttp import hdrs, web
 
-from cotguard.classifier.detector import Classifier
 from cotguard.classifier.handover import handed_over
 from cotguard.classifier.inference import Inference
 from cotguard.detectors.contract import Detector
@@ -36,6 +35,9 @@ from cotguard.gateway.streaming import Pump, Rounds
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.policy import Policy, load
 from cotguard.telemetry.metrics import METRICS, Metrics
+
+if TYPE_CHECKING:  # and with it ONNX Runtime, which a gateway without a classifier need not load
+    from cotguard.classifier.detector import Classifier
 
 __all__ = ["GATEWAY", "Gateway", "create_app"]
 
@@ -78,7 +80,7 @@ class Gateway:
         self._dialect: Dialect = ChatCompletions()
         self._key = settings.hash_key.encode() or secrets.token_bytes(32)
         self._client: aiohttp.ClientSession | None = None
-        self._classifier = next((each for each in self.detectors if isinstance(each, Classifier)), None)
+        self._classifier = _classifier(self.detectors)
         self._inference: Inference | None = None
         self._rounds = Rounds()
         self._limits: set[asyncio.Timeout] = set()  # of the streams under way
@@ -201,6 +203,7 @@ class Gateway:
             )
         except aiohttp.ClientError:
             return self._error(_Failure(502, ErrorKind.UPSTREAM_ERROR, "The upstream cannot be reached."), "failed")
+        prepared.body = b""
         try:
             return await self._respond(request, prepared, exchange, upstream, started)
         finally:
@@ -348,6 +351,15 @@ class Gateway:
 
     def _finish(self, status: int, outcome: str) -> None:
         self.metrics.requests.labels(self._dialect.name, str(status), outcome).inc()
+
+
+def _classifier(detectors: tuple[Detector, ...]) -> "Classifier | None":
+    """The classifier among them. Its module is loaded only if it is there."""
+    if all(each.name != "classifier" for each in detectors):
+        return None
+    from cotguard.classifier.detector import Classifier
+
+    return next((each for each in detectors if isinstance(each, Classifier)), None)
 
 
 def _json() -> dict[str, str]:

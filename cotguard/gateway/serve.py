@@ -1,20 +1,20 @@
-"""Running the gateway: listeners, signals, drain, workers.
+"""Running the gateway: listeners, signals, drain.
 
-With several workers each is a process of its own on the same port (``SO_REUSEPORT``); worker ``i`` has its admin
-port at the configured one plus ``i``. A worker that dies is started again; a signal to the parent drains all. Addresses
-that cannot be had are wrong settings and are told before anything is started.
+With several workers each is a process of its own on the same port (``SO_REUSEPORT``), and one more process serves the
+admin port for all (:mod:`cotguard.gateway.workers`). Addresses that cannot be had are wrong settings and are told
+before anything is started.
 """
 
 import asyncio
+import ctypes
 import gc
 import logging
 import multiprocessing
-import signal
 import socket
 import sys
-import time
-from multiprocessing import connection
-from types import FrameType
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import NamedTuple
 
 import uvloop
@@ -22,17 +22,17 @@ from aiohttp import web
 
 from cotguard.detectors.contract import Detector
 from cotguard.detectors.registry import build
-from cotguard.gateway.admin import create_admin_app
+from cotguard.gateway.admin import GatewayState, create_admin_app
 from cotguard.gateway.app import Gateway, create_app
+from cotguard.gateway.reports import Reporter
 from cotguard.gateway.settings import Settings, SettingsError
+from cotguard.gateway.workers import METRICS, READINESS, STOP_SIGNALS, serve_workers
 from cotguard.policy import Policy, load
+from cotguard.telemetry.totals import Snapshot, snapshot
 
 __all__ = ["serve"]
 
 _BACKLOG = 4096
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_LOOK_SECONDS = 0.2
-_RESTART_PAUSE = 1.0
 _FAREWELL_SECONDS = 2
 """Time beyond the drain timeout for writing the error that ends a stream."""
 
@@ -54,18 +54,57 @@ def serve(settings: Settings, workers: int) -> int:
         policy, build(policy, settings.bundle)
     )  # once, before any fork: workers share what is loaded
     gc.collect()
+    _give_memory_back()
     gc.freeze()  # what lives as long as the process is not looked through again, nor copied by a worker's collector
     if workers == 1:
-        uvloop.run(_serve(settings, moderation, 0, shared=False))
+        uvloop.run(_serve(settings, moderation))
         return 0
-    return _supervise(settings, moderation, workers)
+    work = partial(_work, settings, moderation)
+    return serve_workers(workers, work, *_address(settings.admin_listen), patience=settings.classifier_deadline + 1)
 
 
-async def _serve(settings: Settings, moderation: _Moderation, index: int, *, shared: bool) -> None:
+def _give_memory_back() -> None:
+    """Return to the system what compiling and loading have freed; glibc does so by itself only at the heap's end."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+
+
+async def _serve(settings: Settings, moderation: _Moderation) -> None:
+    """The only process: data port and admin port."""
     gateway = Gateway(settings, moderation.policy, moderation.detectors)
+    admin = web.AppRunner(create_admin_app(GatewayState(gateway)), access_log=None)
+    await admin.setup()
+    await web.TCPSite(admin, *_address(settings.admin_listen)).start()
+    bound = admin.addresses[0]
+    async with _data_port(settings, gateway, f"http://{bound[0]}:{bound[1]}", shared=False) as stop:
+        await stop.wait()
+    await admin.cleanup()
+
+
+def _work(settings: Settings, moderation: _Moderation, channel: socket.socket, admin: str) -> None:
+    """A worker's process."""
+    uvloop.run(_serve_shared(settings, moderation, channel, admin))
+
+
+async def _serve_shared(settings: Settings, moderation: _Moderation, channel: socket.socket, admin: str) -> None:
+    gateway = Gateway(settings, moderation.policy, moderation.detectors)
+
+    async def metrics() -> Snapshot:
+        return snapshot(gateway.metrics.registry)
+
+    reporter = Reporter({METRICS: metrics, READINESS: GatewayState(gateway).hindrance}, unasked=METRICS)
+    async with _data_port(settings, gateway, admin, shared=True) as stop:
+        await reporter.start(channel)
+        await stop.wait()
+    await reporter.end()
+
+
+@asynccontextmanager
+async def _data_port(settings: Settings, gateway: Gateway, admin: str, *, shared: bool) -> AsyncIterator[asyncio.Event]:
+    """Serve the data port, and say so; the event is that of a signal, after which streams under way may end."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in _STOP_SIGNALS:
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     parent = multiprocessing.parent_process()
     if parent is not None:  # ready when it is gone: a worker that nobody stops any more stops by itself
@@ -77,27 +116,20 @@ async def _serve(settings: Settings, moderation: _Moderation, index: int, *, sha
         auto_decompress=False,  # the gateway decodes bodies itself, with its limits
         shutdown_timeout=settings.drain_timeout + _FAREWELL_SECONDS,
     )
-    admin = web.AppRunner(create_admin_app(gateway), access_log=None)
     await runner.setup()
-    await admin.setup()
     host, port = _address(settings.listen)
-    admin_host, admin_port = _address(settings.admin_listen)
-    await web.TCPSite(admin, admin_host, admin_port + index if admin_port else 0).start()
-    site = web.TCPSite(runner, host, port, backlog=_BACKLOG, reuse_port=shared or None)
-    await site.start()
+    await web.TCPSite(runner, host, port, backlog=_BACKLOG, reuse_port=shared or None).start()
     bound = runner.addresses[0]
-    admin_bound = admin.addresses[0]
     # The line that says the proxy is ready is written at once: workers share the output, and print may write its end
     # apart.
     sys.stdout.write(
         f"cotguard listens on http://{bound[0]}:{bound[1]} for {settings.upstream} with policy "
-        f"{gateway.policy.name} and {gateway.classifier}; admin on http://{admin_bound[0]}:{admin_bound[1]}\n"
+        f"{gateway.policy.name} and {gateway.classifier}; admin on {admin}\n"
     )
     sys.stdout.flush()
-    await stop.wait()
+    yield stop
     gateway.drain()
     await runner.cleanup()
-    await admin.cleanup()
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -115,42 +147,3 @@ def _check_address(name: str, text: str, *, shared: bool) -> None:
             probe.bind(address)
     except OSError as error:
         raise SettingsError(f"{name}: {text}: {error.strerror}; choose another address") from error
-
-
-def _supervise(settings: Settings, moderation: _Moderation, workers: int) -> int:
-    context = multiprocessing.get_context("fork")
-    stopping = False
-
-    def start(index: int) -> multiprocessing.process.BaseProcess:
-        process = context.Process(target=_worker, args=(settings, moderation, index))
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)  # until the worker has got rid of the handler below
-        process.start()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
-        return process
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
-
-    for number in _STOP_SIGNALS:
-        signal.signal(number, stop)
-    processes = [start(index) for index in range(workers)]
-    while not stopping:
-        connection.wait([process.sentinel for process in processes], timeout=_LOOK_SECONDS)
-        for index, process in enumerate(processes):
-            if not process.is_alive() and not stopping:
-                logging.getLogger("cotguard").error("worker=%d exited=%s restarting", index, process.exitcode)
-                time.sleep(_RESTART_PAUSE)
-                processes[index] = start(index)
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join()
-    return 0
-
-
-def _worker(settings: Settings, moderation: _Moderation, index: int) -> None:
-    for number in _STOP_SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
-    uvloop.run(_serve(settings, moderation, index, shared=True))

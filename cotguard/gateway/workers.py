@@ -1,0 +1,204 @@
+"""Several workers behind one admin port, in three kinds of processes.
+
+1. The *main* process serves the admin port and sums up what workers tell it. It is not forked once its loop runs.
+2. The *supervisor* starts the workers, once the main process listens, and replaces those that die. It has no event loop
+   and no client's connection: nothing that a fork should not copy.
+3. The *workers* serve the data port. Each has a channel to the main process, handed over as it is started, whose end
+   is the worker's end.
+
+A signal to the main process drains all. When it or the supervisor is gone, the others end by themselves.
+"""
+
+import asyncio
+import logging
+import multiprocessing
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any, cast
+
+import uvloop
+from aiohttp import web
+
+from cotguard.gateway.admin import create_admin_app
+from cotguard.gateway.reports import Reports
+from cotguard.telemetry.totals import Totals
+
+__all__ = ["METRICS", "READINESS", "STOP_SIGNALS", "serve_workers"]
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+METRICS = "metrics"
+"""A question to a worker: a snapshot of its metrics."""
+READINESS = "readiness"
+"""A question to a worker: why it takes no requests, empty when it does."""
+
+_LOOK_SECONDS = 0.2
+_RESTART_PAUSE = 1.0
+_METRICS_SECONDS = 1.0
+"""A worker that takes longer is counted with what it said before."""
+_REFRESH_SECONDS = 1.0
+"""How often workers are asked without a scrape: so much of its accounts is lost at most when one is killed."""
+_URL_BYTES = 1024
+_FORK = multiprocessing.get_context("fork")
+
+Work = Callable[[socket.socket, str], None]
+"""Serves, given its channel and the URL of the admin port."""
+
+
+def serve_workers(count: int, work: Work, host: str, port: int, *, patience: float) -> int:
+    """Run ``work`` in ``count`` processes until a signal comes, the admin port at the address given.
+
+    A worker that does not say within ``patience`` seconds whether it is ready is not. Returns the exit status.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    supervisor = _FORK.Process(target=_supervise, args=(count, work, theirs, ours))
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # until each process has its own way to stop
+    supervisor.start()
+    theirs.close()
+    uvloop.run(_Main(count, ours, supervisor, patience).serve(host, port))
+    supervisor.join()
+    return int(supervisor.exitcode != 0)
+
+
+class _Main:
+    """The main process; the :class:`~cotguard.gateway.admin.State` of all workers together."""
+
+    def __init__(self, count: int, control: socket.socket, supervisor: BaseProcess, patience: float) -> None:
+        self._count = count
+        self._control = control
+        self._supervisor = supervisor
+        self._patience = patience
+        self._draining = False
+        self._ended = asyncio.Event()
+        self._totals = Totals()
+        self._started = 0
+        self._workers: dict[int, Reports] = {}  # those that serve, by the number of their start
+
+    async def serve(self, host: str, port: int) -> None:
+        """Serve the admin port until the supervisor and all workers have ended."""
+        loop = asyncio.get_running_loop()
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, self._drain)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        runner = web.AppRunner(create_admin_app(self), access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, host, port).start()
+        bound = runner.addresses[0]
+        self._control.send(f"http://{bound[0]}:{bound[1]}".encode())
+        async with asyncio.TaskGroup() as tasks:
+            loop.add_reader(self._control, self._take_channel, tasks)
+            refreshing = tasks.create_task(self._refresh())
+            await self._ended.wait()
+            refreshing.cancel()
+        await runner.cleanup()
+
+    def _drain(self) -> None:
+        self._draining = True
+        self._supervisor.terminate()
+
+    def _take_channel(self, tasks: asyncio.TaskGroup) -> None:
+        """Take what the supervisor hands over: the channel of a worker, or its own end."""
+        said, descriptors, _, _ = socket.recv_fds(self._control, 1, 1)
+        if said:
+            self._started += 1
+            tasks.create_task(self._follow(self._started, socket.socket(fileno=descriptors[0])))
+        else:
+            asyncio.get_running_loop().remove_reader(self._control)
+            self._control.close()
+            self._ended.set()
+
+    async def _follow(self, number: int, channel: socket.socket) -> None:
+        """Listen to one worker until it ends."""
+
+        def told(snapshot: Any) -> None:
+            self._workers[number] = reports
+            self._totals.update(number, snapshot)
+
+        reports = Reports(channel, told)
+        await reports.listen()
+        self._workers.pop(number, None)
+        self._totals.end(number)
+
+    async def hindrance(self) -> str:
+        if self._draining:
+            return "draining"
+        if missing := self._count - len(self._workers):
+            return f"{missing} of {self._count} workers are being started"
+        asked = (reports.ask(READINESS, within=self._patience) for reports in self._workers.values())
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        if any(isinstance(answer, BaseException) for answer in answers):
+            return "a worker does not answer"
+        return next(filter(None, answers), "")
+
+    async def metrics(self) -> bytes:
+        await self._ask_all()
+        return self._totals.expose()
+
+    async def _ask_all(self) -> None:
+        await asyncio.gather(*(self._ask(number, reports) for number, reports in self._workers.items()))
+
+    async def _ask(self, number: int, reports: Reports) -> None:
+        with suppress(TimeoutError):
+            snapshot = await reports.ask(METRICS, within=_METRICS_SECONDS)
+            if number in self._workers:
+                self._totals.update(number, snapshot)
+
+    async def _refresh(self) -> None:
+        while True:
+            await asyncio.sleep(_REFRESH_SECONDS)
+            await self._ask_all()
+
+
+def _supervise(count: int, work: Work, control: socket.socket, other: socket.socket) -> None:
+    other.close()
+    stopping = False
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    url = control.recv(_URL_BYTES).decode()
+    if not url:  # the main process cannot listen
+        return
+
+    def start() -> BaseProcess:
+        ours, theirs = socket.socketpair()
+        process = _FORK.Process(target=_work, args=(work, theirs, url, (ours, control)))
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # until the worker has got rid of the handler above
+        process.start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        theirs.close()
+        with ours, suppress(ConnectionError):  # the main process may be gone
+            socket.send_fds(control, [b"+"], [ours.fileno()])
+        return process
+
+    main = cast("BaseProcess", multiprocessing.parent_process())
+    processes = [start() for _ in range(count)]
+    while not stopping and main.is_alive():
+        connection.wait([main.sentinel, *(process.sentinel for process in processes)], timeout=_LOOK_SECONDS)
+        for index, process in enumerate(processes):
+            if not process.is_alive() and not stopping:
+                logging.getLogger("cotguard").error("worker=%d exited=%s restarting", index, process.exitcode)
+                time.sleep(_RESTART_PAUSE)
+                processes[index] = start()
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
+
+
+def _work(work: Work, channel: socket.socket, url: str, others: tuple[socket.socket, ...]) -> None:
+    for each in others:
+        each.close()
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    work(channel, url)
