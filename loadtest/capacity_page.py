@@ -23,14 +23,15 @@ _RATE = 50.0
 _UTILISATION = 0.6
 _STREAMS = (1_000, 100_000, 10_000_000)
 _GPU_WINDOWS = (10_000, 30_000, 100_000)
-_CURVE = tuple(range(8, 97, 4))
+_CURVE = tuple(range(8, 77, 4))
 _PATTERNS = "patterns-only"
 _QUEUE_PLOT, _CORES_PLOT = "capacity-queue.png", "capacity-cores.png"
 
 _TEXT = """\
 # Capacity
 
-Written by `make loadtest` from [the load test's figures](../loadtest/report/README.md), measured on: {machine}.
+Written by `make loadtest` from [the load test's figures](../loadtest/report/README.md), measured on:
+{machine}.
 
 ## Assumptions
 
@@ -118,9 +119,9 @@ def render(results: Results, profile: Profile, checked: int) -> str:
         rate=_RATE,
         costs="; ".join(f"`{name}` {_cost(cost)}" for name, cost in found.items()),
         utilisation=_UTILISATION,
-        needs=_needs(found),
+        needs=_needs(found).strip(),
         windows=windows,
-        accelerators=_accelerators(windows),
+        accelerators=_accelerators(windows).strip(),
         event_bytes=event_bytes,
         network=", ".join(
             f"{count:,} streams {count * _RATE * event_bytes * 8 / 1e9:,.1f} Gbit/s" for count in _STREAMS
@@ -131,8 +132,8 @@ def render(results: Results, profile: Profile, checked: int) -> str:
         checked=checked,
         bundle=DEFAULT,
         tolerance=TOLERANCE,
-        check=compared_table(compare(predictions[str(checked)], points[str(checked)])),
-        points=_all_points({streams: compare(predictions[streams], points[streams]) for streams in points}),
+        check=compared_table(compare(predictions[str(checked)], points[str(checked)])).strip(),
+        points=_all_points({streams: compare(predictions[streams], points[streams]) for streams in points}).strip(),
         queue_plot=_QUEUE_PLOT,
     )
 

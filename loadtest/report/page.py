@@ -19,10 +19,10 @@ PAGE = "README.md"
 _FIT_POINTS = 3
 
 _INTRODUCTION = """\
-Written by `make loadtest`; figures in [{results}]({results}). All processes run on the machine named below, each proxy with one worker; what they have in common (kernel, loopback, mock server, client) cancels out in
-ratios, so compare ratios, not times. Processor time and memory are what the operating system counts for a process.
-Percentiles are of all samples, by an HDR histogram (three digits). Text: prose without values, tokens of about a word,
-Chat Completions.
+Written by `make loadtest`; figures in [{results}]({results}). All processes run on the machine named below, each proxy
+with one worker; what they have in common (kernel, loopback, mock server, client) cancels out in ratios, so compare
+ratios, not times. Processor time and memory are what the operating system counts for a process. Percentiles are of all
+samples, by an HDR histogram (three digits). Text: prose without values, tokens of about a word, Chat Completions.
 """
 
 _PACED = (

@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from loadtest.contenders import DIRECT, NGINX, REFERENCE
+from loadtest.contenders import DIRECT, NGINX, REFERENCE, cotguard
 from loadtest.report.results import Results
 
 __all__ = ["PLOTS", "draw"]
@@ -16,8 +16,17 @@ Curves = Mapping[str, Mapping[float, float]]
 
 _SIZE = (7.2, 4.0)
 _DPI = 130
-_PLAIN = {DIRECT: "#999999", NGINX: "#2a9d4b", REFERENCE: "#1f77b4", "parse-and-write": "#17becf"}
-_OTHERS = ("#d62728", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2")
+_FIRST = 25
+_COLORS = {
+    DIRECT: "#999999",
+    NGINX: "#2a9d4b",
+    REFERENCE: "#1f77b4",
+    "parse-and-write": "#17becf",
+    cotguard("nothing"): "#e9b949",
+    cotguard("secrets-only"): "#ff7f0e",
+    cotguard("patterns-only"): "#d62728",
+}
+_OTHERS = ("#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22")
 _STYLES = ("-", "--", ":")
 
 
@@ -36,9 +45,9 @@ def draw(results: Results, folder: Path) -> list[str]:
 
 
 def _lines(axes: Axes, curves: Curves, *, style: str = "-", label: str = "{}") -> None:
-    others = [name for name in curves if name not in _PLAIN]
+    others = [name for name in curves if name not in _COLORS]
     for name, points in curves.items():
-        color = _PLAIN.get(name) or _OTHERS[others.index(name) % len(_OTHERS)]
+        color = _COLORS.get(name) or _OTHERS[others.index(name) % len(_OTHERS)]
         ordered = dict(sorted(points.items()))
         axes.plot(
             list(ordered),
@@ -82,7 +91,7 @@ def _throughput(results: Results, figure: Figure) -> None:
     axes = figure.subplots()
     curves = _by_streams("concurrency", "speed")(results)
     _lines(axes, curves)
-    _finish(axes, "streams at once, unpaced", "tokens/s")
+    _finish(axes, "streams at once, unpaced", "tokens/s", log_y=False)
     _ticks(axes, sorted(next(iter(curves.values()))))
 
 
@@ -99,7 +108,11 @@ def _latency(results: Results, figure: Figure) -> None:
     found = results["latency"]
     for axes, kind, title in ((left, "first", "first text"), (right, "character", "each character")):
         curves = {
-            name: {100 / max(100 - float(at), 0.01): each for at, each in latency[kind].items() if float(at) < 100}
+            name: {
+                100 / max(100 - float(at), 0.01): each
+                for at, each in latency[kind].items()
+                if _FIRST <= float(at) < 100
+            }
             for name, latency in found.items()
         }
         _lines(axes, curves)
