@@ -4,10 +4,12 @@ BIN := .venv/bin
 READY := .venv/.ready
 TRAIN_READY := .venv/.ready-train
 REPORT_READY := .venv/.ready-report
+MLSERVER := .venv-mlserver
+PYTRITON := .venv-pytriton
 NATIVE := build/native/.ready
 RUN_NATIVE := PYTHONSAFEPATH=1 PYTHONPATH=build/native:. $(BIN)/python
 
-.PHONY: help demo test test-long test-native native bench loadtest bench-native lint schema train train-smoke clean
+.PHONY: help demo test test-long test-remote test-triton test-native native bench loadtest bench-native lint schema train train-smoke clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -33,6 +35,22 @@ test: $(READY) ## all tests but the long ones
 
 test-long: $(READY) ## the property tests with at least 20,000 cases a detector family
 	$(BIN)/python -m pytest -q -m long
+
+$(MLSERVER)/.ready:
+	$(PYTHON) -m venv $(MLSERVER)
+	$(MLSERVER)/bin/python -m pip install --quiet --disable-pip-version-check mlserver==1.7.1 'onnxruntime>=1.22'
+	@touch $@
+
+test-remote: $(READY) $(MLSERVER)/.ready ## the classifier on a real MLServer, in an environment of its own
+	COTGUARD_MLSERVER_PYTHON=$(CURDIR)/$(MLSERVER)/bin/python $(BIN)/python -m pytest -q tests/test_remote_servers.py
+
+$(PYTRITON)/.ready:
+	$(PYTHON) -m venv $(PYTRITON)
+	$(PYTRITON)/bin/python -m pip install --quiet --disable-pip-version-check nvidia-pytriton==0.7.0 'numpy<2' onnxruntime
+	@touch $@
+
+test-triton: $(READY) $(PYTRITON)/.ready ## the same on Triton itself (nvidia-pytriton; needs a shared libpython)
+	COTGUARD_PYTRITON_PYTHON=$(CURDIR)/$(PYTRITON)/bin/python $(BIN)/python -m pytest -q tests/test_remote_servers.py -k triton
 
 bench: $(READY) ## cost beside two minimal proxies, in one run
 	$(BIN)/python -m loadtest.bench
@@ -72,4 +90,4 @@ train-smoke: $(TRAIN_READY) ## all of that on a small sample, in a temporary fol
 	cat "$$folder/out/trade-off.md"
 
 clean: ## remove what the targets made
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv $(MLSERVER) $(PYTRITON) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -97,6 +97,11 @@ def _parser() -> argparse.ArgumentParser:
     verify = tasks.add_parser("verify", help="checksums, labels, a self-test", epilog=f"Ready bundles: {ready}.")
     verify.add_argument("bundles", nargs="+", metavar="BUNDLE", help="a directory, or a ready bundle's name")
     verify.set_defaults(run=_verify)
+    triton = tasks.add_parser("export-triton", help="write the model as a Triton model repository")
+    triton.add_argument("bundle", metavar="BUNDLE", help="a directory, or a ready bundle's name")
+    triton.add_argument("directory", type=Path, metavar="DIR", help="the model repository")
+    triton.add_argument("--instances", type=int, default=2, help="of the model, a core each (default 2)", metavar="N")
+    triton.set_defaults(run=_export_triton)
     return parser
 
 
@@ -138,6 +143,18 @@ def _verify(arguments: argparse.Namespace) -> int:
             print(error, file=sys.stderr)  # noqa: T201
             status = _USAGE_ERROR
     return status
+
+
+def _export_triton(arguments: argparse.Namespace) -> int:
+    from cotguard.classifier.triton import export  # loads ONNX Runtime
+
+    try:
+        folder = export(arguments.bundle, arguments.directory, arguments.instances)
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}; choose another directory", file=sys.stderr)  # noqa: T201
+        return _USAGE_ERROR
+    print(f"{folder}: written; tritonserver --model-repository={arguments.directory}")  # noqa: T201
+    return 0
 
 
 def _scan(arguments: argparse.Namespace) -> int:

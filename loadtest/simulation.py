@@ -40,7 +40,7 @@ _KINDS = {"reasoning": ChannelKind.REASONING, "answer": ChannelKind.OUTPUT}
 
 @dataclass(frozen=True)
 class Served:
-    """What became of customers, in the order of their arrival. ``batches``: how many units each batch had."""
+    """What became of customers, in the order of their arrival. ``batches``: how many each batch had."""
 
     waits: Floats
     done: Floats
@@ -48,13 +48,10 @@ class Served:
     busy: float
 
 
-def serve(
-    arrivals: Floats, sizes: Counts, seconds: Callable[[int], float], *, most: int = 1, servers: int = 1
-) -> Served:
-    """A queue, first come first served. ``arrivals`` ascend; each brings ``sizes`` units, which stay together.
+def serve(arrivals: Floats, seconds: Callable[[int], float], *, most: int = 1, servers: int = 1) -> Served:
+    """A queue, first come first served. ``arrivals`` ascend.
 
-    A server takes the first customer and further ones while it has fewer than ``most`` units, and is busy with them for
-    ``seconds`` of their number.
+    A server takes up to ``most`` of those who wait, at least one, and is busy for ``seconds`` of their number.
     """
     waits, done = np.zeros(len(arrivals)), np.zeros(len(arrivals))
     free = [0.0] * servers
@@ -62,15 +59,14 @@ def serve(
     while first < len(arrivals):
         server = free.index(min(free))
         begin = max(free[server], float(arrivals[first]))
-        end, units = first + 1, int(sizes[first])
-        while units < most and end < len(arrivals) and arrivals[end] <= begin:
-            units += int(sizes[end])
+        end = first + 1
+        while end - first < most and end < len(arrivals) and arrivals[end] <= begin:
             end += 1
-        took = seconds(units)
+        took = seconds(end - first)
         waits[first:end] = begin - arrivals[first:end]
         done[first:end] = free[server] = begin + took
         busy += took
-        batches.append(units)
+        batches.append(end - first)
         first = end
     return Served(waits, done, np.array(batches, dtype=np.int64), busy)
 
@@ -96,7 +92,7 @@ async def replay(policy_name: str, bundle: str, tokens: int) -> Profile:
             windows[number] += len(asked)
             return judge(asked)
 
-        await handed_over(call, answer)
+        await handed_over(call, {Classifier.name: answer})
         out[number] += sum(len(emission.text) for emission in lane.take())
 
     judge = next((each.judge for each in detectors if isinstance(each, Classifier)), _nobody)
@@ -145,23 +141,22 @@ def simulate(
     """
     draw = np.random.default_rng(0)
 
-    def judge(units: int) -> float:
+    def judge(windows: int) -> float:
         if not variation:
-            return units * window_seconds
-        return float(draw.gamma(units / variation**2, window_seconds * variation**2))
+            return windows * window_seconds
+        return float(draw.gamma(windows / variation**2, window_seconds * variation**2))
 
     count = len(profile.windows)
     sent = np.asarray(begins, dtype=np.float64)[:, None] + np.arange(count) / rate
     order = np.argsort(sent, axis=None, kind="stable")
-    loop = serve(sent.ravel()[order], np.ones(sent.size, dtype=np.int64), lambda units: units * event_seconds)
+    loop = serve(sent.ravel()[order], lambda events: events * event_seconds)
     handled = np.zeros(sent.size)
     handled[order] = loop.done
-    asked = np.flatnonzero(np.tile(profile.windows, len(sent)))
+    asked = np.repeat(np.arange(sent.size), np.tile(profile.windows, len(sent)))
     asked = asked[np.argsort(handled[asked], kind="stable")]
-    sizes = profile.windows[asked % count]
-    judged = serve(handled[asked], sizes, judge, most=at_once, servers=threads)
+    judged = serve(handled[asked], judge, most=at_once, servers=threads)
     answered = handled.copy()
-    answered[asked] = judged.done
+    np.maximum.at(answered, asked, judged.done)
     ready = np.maximum.accumulate(answered.reshape(sent.shape), axis=1)
     delays = ready[:, profile.released] - sent
     lasted = float(ready.max() - sent.min())

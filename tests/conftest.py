@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from cotguard.gateway.settings import Settings
 from cotguard.policy import Policy, load
 from cotguard.telemetry.metrics import Metrics
 
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its threads write past what pytest captures
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 

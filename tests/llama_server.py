@@ -1,8 +1,11 @@
 """A real llama.cpp server with a real small model on a free loopback port, as a process of its own.
 
-``python llama_server.py split|inline``: with ``split`` the server takes reasoning apart (``reasoning_content``), with
-``inline`` the tags stay in ``content``. It prints its address when it is ready. The prompt's template opens the
+``python llama_server.py split|inline|guard``: with ``split`` the server takes reasoning apart (``reasoning_content``),
+with ``inline`` the tags stay in ``content``. It prints its address when it is ready. The prompt's template opens the
 thought, as those of reasoning models do; what the model says is up to the request's grammar.
+
+With ``guard`` it answers like a guard model: without a thought, and to a conversation that ends with the assistant it
+says something, instead of going on with what the assistant said.
 """
 
 import signal
@@ -22,6 +25,11 @@ TEMPLATE = """\
     {{- '<|im_start|>assistant\\n<think>\\n' }}
 {%- endif %}"""
 """How the template writes a thought of an earlier turn tells the server by which tags to take thoughts apart."""
+GUARD_TEMPLATE = """\
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+{%- endfor %}
+{{- '<|im_start|>assistant\\n' }}"""
 
 
 def main(mode: str) -> None:
@@ -35,7 +43,8 @@ def main(mode: str) -> None:
     params.n_parallel = 1
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
     params.use_jinja = True
-    params.chat_template = TEMPLATE
+    params.chat_template = GUARD_TEMPLATE if mode == "guard" else TEMPLATE
+    params.prefill_assistant = mode != "guard"
     formats = xllamacpp.common_reasoning_format
     params.reasoning_format = (
         formats.COMMON_REASONING_FORMAT_DEEPSEEK if mode == "split" else formats.COMMON_REASONING_FORMAT_NONE

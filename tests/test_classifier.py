@@ -17,6 +17,7 @@ from cotguard.classifier.bundle import DEFAULT, Bundle, BundleError, Manifest, f
 from cotguard.classifier.detector import Classifier
 from cotguard.classifier.engine import Answer, Engine, InferenceError, Window
 from cotguard.classifier.joining import Joiner, Labelled, Labels
+from cotguard.classifier.tensors import Tensors
 from cotguard.classifier.tokens import LONGEST_RUN, Tokenizer
 from cotguard.classifier.verify import verify
 from cotguard.cli import main
@@ -352,12 +353,9 @@ def answering(bundle: Bundle, manifest: Manifest, inputs: set[str], found: objec
     engine.bundle = Bundle(bundle.folder, manifest)
     session = _Session(found)  # type: ignore[arg-type]  # an exception is raised
     engine._session = session
-    engine._inputs = inputs
-    engine._per_piece, engine._per_window = manifest.outputs
-    engine._outputs = [
-        name for name, wanted in zip(manifest.outputs, (manifest.labels, manifest.hazards), strict=True) if wanted
-    ]
-    return engine, session  # fmt: skip
+    engine.inputs = inputs
+    engine._tensors = Tensors(engine.bundle)
+    return engine, session
 
 
 WINDOW = Window(np.array([2000, 2001]), np.array([1, 0]))

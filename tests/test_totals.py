@@ -16,7 +16,7 @@ class Process:
         self.counter = Counter("c", "Counted.", ["of"], registry=registry)
         self.gauge = Gauge("g", "Now.", registry=registry)
         self.histogram = Histogram("h", "Seen.", buckets=(1, 2), registry=registry)
-        self.event = EventHistogram("e", "Seen often.", (1, 2), registry)
+        self.event = EventHistogram("e", "Seen often.", (1, 2), registry).buckets
         info = Gauge("this_info", "In use.", ["name"], registry=registry)
         info.labels("x").set(1)
         for value in values:

@@ -5,6 +5,7 @@ that its checksums name is not used.
 """
 
 import hashlib
+import mmap
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +43,8 @@ DEFAULT = "tagger-4"
 NONE = "none"
 """What is written instead of a bundle's name for no classifier."""
 
+_QUANTISES = b"DynamicQuantize"
+"""How the names of operators begin that take the scale of activations from all of their input."""
 _READY = Path(__file__).parent.parent / "bundles"
 Boundaries = Literal["word_pieces", "spaces"]
 """Where a tokenizer never joins text. ``word_pieces``: after white space and ASCII punctuation, where BERT's
@@ -149,6 +152,16 @@ class Bundle:
             )
         except Exception as error:  # the library raises bare ones
             raise BundleError(f"{self.folder / TOKENIZER}: cannot be read ({error}); restore the file") from error
+
+    @cached_property
+    def batches(self) -> bool:
+        """Whether a window has the same answer alone and in a batch.
+
+        Dynamic int8 takes the scale of activations from the whole batch, padding included, so that an answer would
+        depend on the other windows.
+        """
+        with self.model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(_QUANTISES) < 0
 
     @property
     def digest(self) -> str:

@@ -16,9 +16,11 @@ from typing import Self
 import numpy as np
 
 from cotguard.classifier.bundle import BundleError, Manifest, load
-from cotguard.classifier.engine import Answer, Engine, InferenceError, Window
 from cotguard.classifier.handover import ask
 from cotguard.classifier.joining import WITH_NUMBER, Joiner, Labels
+from cotguard.classifier.remote.address import Served
+from cotguard.classifier.remote.model import RemoteModel
+from cotguard.classifier.tensors import Answer, InferenceError, Model, Window
 from cotguard.classifier.tokens import Case, Pieces, Tokenizer
 from cotguard.detectors.contract import Scope
 from cotguard.spans import ChannelKind, Span
@@ -35,7 +37,7 @@ class Classifier:
 
     name = "classifier"
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Model) -> None:
         manifest = engine.bundle.manifest
         self.engine = engine
         spans = {*manifest.entities.values()}
@@ -45,11 +47,15 @@ class Classifier:
         self._hazards = _Hazards(manifest)
 
     @classmethod
-    def load(cls, bundle: str) -> Self:
-        """The classifier of a ready bundle or a directory, warmed up.
+    def load(cls, bundle: str, served: Served | None = None) -> Self:
+        """The classifier of a ready bundle or a directory: warmed up, unless its model is ``served`` elsewhere.
 
         Raises :class:`~cotguard.classifier.bundle.BundleError`.
         """
+        if served is not None:
+            return cls(RemoteModel(load(bundle), served))
+        from cotguard.classifier.engine import Engine  # and with it ONNX Runtime, which others need not load
+
         classifier = cls(Engine(load(bundle)))
         try:
             classifier.open(Scope(ChannelKind.OTHER)).advance(
@@ -64,7 +70,7 @@ class Classifier:
 
     def judge(self, windows: Sequence[Window]) -> Sequence[Answer]:
         """Answers to windows, in their order."""
-        return ask(self.engine.run, windows)
+        return ask(self.name, self.engine.run, windows)
 
     def hazards(self, start: int, end: int, answer: Answer) -> list[Span]:
         """Hazards of a window, as spans over its core."""

@@ -1,20 +1,26 @@
 """Work that the synchronous core hands to the event loop.
 
-The core is a plain function of its input: it knows no event loop, and its detectors return when they are sure. The
-classifier's work belongs elsewhere: another thread, another machine. So the shell runs a call of the core as a
-*greenlet*: where a detector asks, the call stops, the shell awaits the answer - other streams run meanwhile, and what
-the upstream sends is buffered -, and the call goes on where it stopped. Texts are decided in order, and their cuts and
-the answers' time change nothing (G1).
+The core is a plain function of its input: it knows no event loop, and its detectors return when they are sure. A
+model's work belongs elsewhere: another thread, another machine. So the shell runs a call of the core as a *greenlet*:
+where a detector asks, the call stops, the shell awaits the answer - other streams run meanwhile, and what the upstream
+sends is buffered -, and the call goes on where it stopped. Texts are decided in order, and their cuts and the answers'
+time change nothing (G1).
+
+A question names who is to answer it: the detector's name. The shell has one *answerer* by that name for each detector
+that asks.
 
 A fault of what is asked is raised where it was asked, in the detector: so the policy decides what becomes of it (G5).
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-__all__ = ["Handover", "ask", "handed_over"]
+__all__ = ["Answerers", "Handover", "ask", "handed_over"]
+
+Answerers = Mapping[str, Callable[[Any], Awaitable[Any]]]
+"""Who answers, by name."""
 
 _Question = TypeVar("_Question")
 _Answer = TypeVar("_Answer")
@@ -25,11 +31,16 @@ class _Call(greenlet):  # type: ignore[misc]  # greenlet ships no types
     """A call of the core that may be waiting for an answer."""
 
 
-def ask(answer: Callable[[_Question], _Answer], question: _Question) -> _Answer:
-    """The answer: from whoever awaits the call under way, and where there is none from ``answer``."""
+class _Asked(NamedTuple):
+    who: str
+    question: Any
+
+
+def ask(who: str, answer: Callable[[_Question], _Answer], question: _Question) -> _Answer:
+    """The answer: from the answerer ``who`` of the call under way, and where no call is awaited from ``answer``."""
     here = getcurrent()
     if isinstance(here, _Call) and here.parent is not None:
-        return here.parent.switch(question)  # type: ignore[no-any-return]  # what `handed_over` sends back
+        return here.parent.switch(_Asked(who, question))  # type: ignore[no-any-return]  # what `handed_over` sends back
     return answer(question)
 
 
@@ -52,13 +63,14 @@ class Handover(Generic[_Result]):
         """What the call returned, once it waits for nothing."""
         return self._said  # type: ignore[no-any-return]  # dead: what the call returned
 
-    async def finish(self, answer: Callable[[Any], Awaitable[Any]]) -> _Result:
-        """Run the call to its end; what it asks is answered by ``answer``."""
+    async def finish(self, answerers: Answerers) -> _Result:
+        """Run the call to its end; what it asks is answered by ``answerers``. Whom they lack has no answer: a fault."""
         running = self._running
         try:
             while not running.dead:
                 try:
-                    given = await answer(self._said)
+                    asked: _Asked = self._said
+                    given = await answerers[asked.who](asked.question)
                 except Exception as error:
                     self._said = running.throw(error)
                 else:
@@ -73,6 +85,6 @@ class Handover(Generic[_Result]):
             self._running.throw(GreenletExit)
 
 
-async def handed_over(call: Callable[[], _Result], answer: Callable[[Any], Awaitable[Any]]) -> _Result:
-    """What ``call`` returns; what it asks meanwhile is answered by ``answer``."""
-    return await Handover(call).finish(answer)
+async def handed_over(call: Callable[[], _Result], answerers: Answerers) -> _Result:
+    """What ``call`` returns; what it asks meanwhile is answered by ``answerers``."""
+    return await Handover(call).finish(answerers)

@@ -5,7 +5,7 @@ from cotguard.classifier.detector import Classifier
 from cotguard.detectors.contract import Scope
 from cotguard.spans import ChannelKind
 
-__all__ = ["verify"]
+__all__ = ["missing", "verify"]
 
 
 def verify(name: str) -> str:
@@ -16,14 +16,19 @@ def verify(name: str) -> str:
     classifier = Classifier.load(name)
     engine = classifier.engine
     manifest = engine.bundle.manifest
-    spans, _ = classifier.open(Scope(ChannelKind.OUTPUT)).advance(manifest.self_test.text, final=True)
-    found = {span.entity for span in spans}
-    if missing := sorted(set(manifest.self_test.entities) - found):
+    if lacking := missing(classifier):
         raise BundleError(
-            f"{engine.bundle.folder}: the self-test did not find {', '.join(missing)}: model and manifest do not fit"
+            f"{engine.bundle.folder}: the self-test did not find {', '.join(lacking)}: model and manifest do not fit"
         )
     window = manifest.window
     return (
         f"{manifest.name}, {len(manifest.entities)} entities, {len(manifest.hazard_entities)} hazards, "
         f"window {window.left}+{window.core}+{window.right}, {engine.provider}, digest {engine.bundle.digest}"
     )
+
+
+def missing(classifier: Classifier) -> list[str]:
+    """Entities that the self-test should find and does not."""
+    expected = classifier.engine.bundle.manifest.self_test
+    spans, _ = classifier.open(Scope(ChannelKind.OUTPUT)).advance(expected.text, final=True)
+    return sorted(set(expected.entities) - {span.entity for span in spans})

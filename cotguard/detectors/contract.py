@@ -18,7 +18,7 @@ Check a detector with :mod:`cotguard.detectors.conformance`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from cotguard.spans import ChannelKind, Span
@@ -28,9 +28,10 @@ __all__ = ["Detector", "RequestFacts", "Scope", "Session"]
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """What detectors may know of the request: the texts of its system prompts."""
+    """What detectors may know of the request: the texts of its system prompts, and the user's last message."""
 
     system_prompts: tuple[str, ...] = ()
+    user: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ and returns a :class:`~cotguard.detectors.contract.Detector`.
 from importlib.metadata import entry_points
 
 from cotguard.classifier.bundle import NONE
+from cotguard.classifier.remote.address import Served
 from cotguard.detectors.contract import Detector
 from cotguard.detectors.known_values import KnownValues
 from cotguard.detectors.patterns import PatternDetector
@@ -24,7 +25,10 @@ from cotguard.detectors.rules import (
 from cotguard.detectors.rules.pem import PrivateKeyDetector
 from cotguard.detectors.seed_phrase import SeedPhrases
 from cotguard.detectors.system_prompt import SystemPromptRecall
+from cotguard.guard.detector import Guard
+from cotguard.guard.format import load_format
 from cotguard.policy import Policy
+from cotguard.spans import ChannelKind
 
 __all__ = ["RULES", "build"]
 
@@ -40,11 +44,13 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def build(policy: Policy, bundle: str = NONE) -> tuple[Detector, ...]:
+def build(policy: Policy, bundle: str = NONE, served: Served | None = None, guard: str = "") -> tuple[Detector, ...]:
     """Detectors for every entity that ``policy`` does anything about; rules it would ignore are not compiled.
 
-    The classifier of ``bundle`` (a ready one's name, or a directory) is among them if the policy uses one. Raises
-    :class:`~cotguard.classifier.bundle.BundleError`.
+    The classifier of ``bundle`` (a ready one's name, or a directory) is among them if the policy uses one; its model
+    may be ``served`` elsewhere. So is a guard of the format ``guard`` (a ready one's name, or a file) if the policy
+    acts on hazards that it finds. Raises :class:`~cotguard.classifier.bundle.BundleError` and
+    :class:`~cotguard.guard.format.GuardFormatError`.
     """
     rules = [rule for rule in RULES if any(map(policy.acts, rule.also | {rule.entity}))]
     detectors: list[Detector] = [PrivateKeyDetector(), SeedPhrases(), SystemPromptRecall()]
@@ -53,8 +59,11 @@ def build(policy: Policy, bundle: str = NONE) -> tuple[Detector, ...]:
     if policy.known_values:
         detectors.append(KnownValues(policy.known_values))
     if policy.uses_classifier and bundle != NONE:
-        from cotguard.classifier.detector import Classifier  # and with it ONNX Runtime, which others need not load
+        from cotguard.classifier.detector import Classifier  # and with it the tokenizer, which others need not load
 
-        detectors.append(Classifier.load(bundle))
+        detectors.append(Classifier.load(bundle, served))
+    if guard:
+        form = load_format(guard).asking(policy.acts_on)
+        detectors.append(Guard(form, [kind for kind in ChannelKind if policy.entities_for(kind) & form.hazards]))
     detectors.extend(entry.load()() for entry in entry_points(group="cotguard.detectors"))
     return tuple(detector for detector in detectors if any(map(policy.acts, detector.entities)))

@@ -43,7 +43,7 @@ def prepare(data: bytes, form: Format) -> Prepared:
         body=dumps(body),
         model=_model(body),
         stream=stream,
-        facts=RequestFacts(tuple(_system_prompts(body))),
+        facts=RequestFacts(tuple(_system_prompts(body)), _last_user_message(body)),
         tools=frozenset(_tool_names(body)),
         stops=frozenset(_stops(body)),
         usage_requested=options.get("include_usage") is True,
@@ -104,14 +104,24 @@ def _system_prompts(body: Mapping[str, object]) -> Iterator[str]:
     for message in _list(body, "messages"):
         if not isinstance(message, dict):
             raise _bad("Every message must be an object.")
-        if message.get("role") not in _SYSTEM_ROLES:
-            continue
-        content = message.get("content")
-        if isinstance(content, str):
-            yield content
-        elif isinstance(content, list):
-            parts = (part.get("text") for part in content if isinstance(part, dict))
-            yield "\n".join(text for text in parts if isinstance(text, str))
+        if message.get("role") in _SYSTEM_ROLES:
+            yield from _text(message.get("content"))
+
+
+def _last_user_message(body: Mapping[str, object]) -> str:
+    for message in reversed(_list(body, "messages")):
+        if isinstance(message, dict) and message.get("role") == "user":
+            return "".join(_text(message.get("content")))
+    return ""
+
+
+def _text(content: object) -> Iterator[str]:
+    """The text of a message, if it has any."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, list):
+        parts = (part.get("text") for part in content if isinstance(part, dict))
+        yield "\n".join(text for text in parts if isinstance(text, str))
 
 
 def _tool_names(body: Mapping[str, object]) -> Iterator[str]:

@@ -22,7 +22,6 @@ import aiohttp
 from aiohttp import hdrs, web
 
 from cotguard.classifier.handover import handed_over
-from cotguard.classifier.inference import Inference
 from cotguard.detectors.contract import Detector
 from cotguard.detectors.registry import build
 from cotguard.dialects.chat_completions import ChatCompletions
@@ -32,12 +31,15 @@ from cotguard.gateway.encodings import Decoder, EncodingError, TooLargeError
 from cotguard.gateway.headers import request_headers, response_headers
 from cotguard.gateway.settings import Settings
 from cotguard.gateway.streaming import Pump, Rounds
+from cotguard.guard.client import GuardClient
+from cotguard.guard.detector import Guard
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.policy import Policy, load
 from cotguard.telemetry.metrics import METRICS, Metrics
 
-if TYPE_CHECKING:  # and with it ONNX Runtime, which a gateway without a classifier need not load
+if TYPE_CHECKING:  # and with it numpy, which a gateway without a classifier need not load
     from cotguard.classifier.detector import Classifier
+    from cotguard.classifier.inference import Inference
 
 __all__ = ["GATEWAY", "Gateway", "create_app"]
 
@@ -74,14 +76,17 @@ class Gateway:
     ) -> None:
         self.settings = settings
         self.policy = policy or load(settings.policy)
-        self.detectors = build(self.policy, settings.bundle) if detectors is None else detectors
+        self.detectors = (
+            build(self.policy, settings.bundle, settings.served, settings.guard) if detectors is None else detectors
+        )
         self.metrics = metrics
         self.draining = asyncio.Event()
         self._dialect: Dialect = ChatCompletions()
         self._key = settings.hash_key.encode() or secrets.token_bytes(32)
         self._client: aiohttp.ClientSession | None = None
         self._classifier = _classifier(self.detectors)
-        self._inference: Inference | None = None
+        self._guard = next((each for each in self.detectors if isinstance(each, Guard)), None)
+        self._answerers: dict[str, Inference | GuardClient] = {}
         self._rounds = Rounds()
         self._limits: set[asyncio.Timeout] = set()  # of the streams under way
         self._drain_deadline = 0.0
@@ -95,22 +100,33 @@ class Gateway:
         engine = self._classifier.engine
         return f"classifier {engine.bundle.manifest.name} on {engine.provider.removesuffix('ExecutionProvider')}"
 
+    @property
+    def guard(self) -> str:
+        """Which guard is in use, in words that follow the classifier's."""
+        return "" if self._guard is None else f" and guard {self._guard.form.name}"
+
     async def start(self) -> None:
-        """What needs the running loop: threads for the classifier."""
+        """What needs the running loop: the classifier's threads, connections to its replicas and to the guard."""
+        settings = self.settings
         if self._classifier is not None:
-            engine, settings = self._classifier.engine, self.settings
-            self._inference = Inference(
-                engine,
-                threads=settings.classifier_threads,
-                deadline=settings.classifier_deadline,
-                metrics=self.metrics,
-            )
+            self._answerers[self._classifier.name] = _inference(self._classifier, settings, self.metrics)
+            engine = self._classifier.engine
             bundle = engine.bundle
             self.metrics.classifier.labels(bundle.manifest.name, bundle.digest, engine.provider).set(1)
+        if self._guard is not None:
+            self._answerers[self._guard.name] = GuardClient(
+                self._guard.form,
+                settings.guard_url,
+                model=settings.guard_model,
+                api_key=settings.guard_api_key,
+                deadline=settings.guard_deadline,
+                concurrency=settings.guard_concurrency,
+                metrics=self.metrics,
+            )
 
     async def ready(self) -> bool:
         """Whether requests can be moderated now."""
-        return self._inference is None or await self._inference.check()
+        return all(await asyncio.gather(*(answerer.check() for answerer in self._answerers.values())))
 
     async def client(self) -> aiohttp.ClientSession:
         """The session to the upstream, made in the running loop."""
@@ -130,8 +146,8 @@ class Gateway:
         """Close the connections to the upstream; stop what ``start`` started."""
         if self._client is not None:
             await self._client.close()
-        if self._inference is not None:
-            await self._inference.close()
+        for answerer in self._answerers.values():
+            await answerer.close()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Every request of the data port."""
@@ -232,7 +248,7 @@ class Gateway:
                     ErrorKind.UPSTREAM_INVALID, "The upstream's content type is not one that is expected."
                 )
             moderate = partial(self._dialect.body, await self._whole(upstream), prepared, exchange)
-            body = moderate() if self._inference is None else await handed_over(moderate, self._inference)
+            body = await handed_over(moderate, self._answerers) if self._answerers else moderate()
         except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
             return self._error(_failure(error), "failed")
         self._finish(200, _success(exchange))
@@ -271,7 +287,7 @@ class Gateway:
             self.metrics,
             started,
             self._rounds,
-            self._inference,
+            self._answerers,
         )
         failed = False
         try:
@@ -351,6 +367,19 @@ class Gateway:
 
     def _finish(self, status: int, outcome: str) -> None:
         self.metrics.requests.labels(self._dialect.name, str(status), outcome).inc()
+
+
+def _inference(classifier: "Classifier", settings: Settings, metrics: Metrics) -> "Inference":
+    """Who answers the classifier: threads of this process, or replicas elsewhere."""
+    from cotguard.classifier.inference import Inference, Threads
+    from cotguard.classifier.remote.replicas import Replicas
+
+    judge = (
+        Threads(classifier.engine, settings.classifier_threads)
+        if settings.served is None
+        else Replicas(classifier, settings.served, metrics)
+    )
+    return Inference(judge, deadline=settings.classifier_deadline, metrics=metrics)
 
 
 def _classifier(detectors: tuple[Detector, ...]) -> "Classifier | None":

@@ -50,9 +50,8 @@ def serve(settings: Settings, workers: int) -> int:
     _check_address("admin_listen", settings.admin_listen, shared=False)
     logging.basicConfig(level=logging.INFO, format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s")
     policy = load(settings.policy)
-    moderation = _Moderation(
-        policy, build(policy, settings.bundle)
-    )  # once, before any fork: workers share what is loaded
+    # Once, before any fork: workers share what is loaded.
+    moderation = _Moderation(policy, build(policy, settings.bundle, settings.served, settings.guard))
     gc.collect()
     _give_memory_back()
     gc.freeze()  # what lives as long as the process is not looked through again, nor copied by a worker's collector
@@ -124,7 +123,7 @@ async def _data_port(settings: Settings, gateway: Gateway, admin: str, *, shared
     # apart.
     sys.stdout.write(
         f"cotguard listens on http://{bound[0]}:{bound[1]} for {settings.upstream} with policy "
-        f"{gateway.policy.name} and {gateway.classifier}; admin on {admin}\n"
+        f"{gateway.policy.name} and {gateway.classifier}{gateway.guard}; admin on {admin}\n"
     )
     sys.stdout.flush()
     yield stop

@@ -5,14 +5,17 @@ Precedence: flag, environment, config file, default. Unknown keys of the config 
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from cotguard.classifier.bundle import DEFAULT
+from cotguard.classifier.bundle import DEFAULT, NONE
+from cotguard.classifier.remote.address import Served, Tls, addresses
+from cotguard.guard.format import load_format
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
 
@@ -33,6 +36,20 @@ class Settings(BaseModel):
     bundle: Annotated[str, Field(description="the classifier: a ready bundle's name, a directory, or none")] = DEFAULT
     classifier_threads: Annotated[int, Field(ge=1, description="windows judged at the same time, one core each")] = 1
     classifier_deadline: Annotated[float, Field(gt=0, description="longest wait for the classifier's answer")] = 5
+    classifier_url: Annotated[
+        str,
+        Field(description="where the classifier's model is served, instead of here: grpc[s]:// or http[s]://, commas"),
+    ] = ""
+    classifier_model: Annotated[str, Field(description="the model's name there; the bundle's when empty")] = ""
+    classifier_ca: Annotated[str, Field(description="PEM file of whom to trust there; the system's when empty")] = ""
+    classifier_cert: Annotated[str, Field(description="PEM file of our certificate there, and its key")] = ""
+    classifier_key: Annotated[str, Field(description="PEM file of that key, if it is not in the same file")] = ""
+    guard_url: Annotated[str, Field(description="a guard model's server (Chat Completions), without its /v1")] = ""
+    guard_model: Annotated[str, Field(description="the guard's name on that server")] = ""
+    guard_format: Annotated[str, Field(description="how it is asked: a ready format's name or a file")] = "llama-guard"
+    guard_api_key: Annotated[str, Field(repr=False, description="its key; better in the environment")] = ""
+    guard_deadline: Annotated[float, Field(gt=0, description="longest wait for one of the guard's answers")] = 5
+    guard_concurrency: Annotated[int, Field(ge=1, description="requests to the guard at the same time")] = 16
     connect_timeout: Annotated[float, Field(gt=0, description="time to connect to the upstream")] = 10
     first_byte_timeout: Annotated[float, Field(gt=0, description="time until the upstream's status line")] = 600
     idle_timeout: Annotated[float, Field(gt=0, description="longest silence of a stream under way")] = 300
@@ -42,13 +59,58 @@ class Settings(BaseModel):
     max_response_bytes: Annotated[int, Field(gt=0, description="largest whole response, decoded")] = 64 * 2**20
     hash_key: Annotated[str, Field(repr=False, description="key of the action hash; random when empty")] = ""
 
-    @field_validator("upstream")
+    @property
+    def guard(self) -> str:
+        """The format of the guard in use, if there is one."""
+        return self.guard_format if self.guard_url else ""
+
+    @field_validator("guard_format")
     @classmethod
-    def _upstream(cls, value: str) -> str:
+    def _guard_format(cls, value: str) -> str:
+        load_format(value)
+        return value
+
+    @field_validator("upstream", "guard_url")
+    @classmethod
+    def _url(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.field_name == "guard_url":
+            return value
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise ValueError("write it as http://HOST:PORT or https://HOST/PREFIX")
         return value.rstrip("/").removesuffix("/v1")
+
+    @field_validator("classifier_url")
+    @classmethod
+    def _replicas(cls, value: str) -> str:
+        addresses(value)
+        return value
+
+    @field_validator("classifier_ca", "classifier_cert", "classifier_key")
+    @classmethod
+    def _file(cls, value: str) -> str:
+        if value and not Path(value).is_file():
+            raise ValueError(f"{value}: no such file")
+        return value
+
+    @model_validator(mode="after")
+    def _remote(self) -> Self:
+        if self.classifier_url and self.bundle == NONE:
+            raise ValueError("classifier_url: name the bundle whose model is served there: its tokenizer is used here")
+        if self.classifier_ca or self.classifier_cert or self.classifier_key:
+            if not any(replica.secure for replica in addresses(self.classifier_url)):
+                raise ValueError("classifier_url: certificates are of use with grpcs:// and https:// only")
+            if self.classifier_key and not self.classifier_cert:
+                raise ValueError("classifier_key: name its certificate too, in classifier_cert")
+            Tls(self.classifier_ca, self.classifier_cert, self.classifier_key).context()
+        return self
+
+    @cached_property
+    def served(self) -> Served | None:
+        """Where the classifier's model is, if not here."""
+        replicas = addresses(self.classifier_url)
+        tls = Tls(self.classifier_ca, self.classifier_cert, self.classifier_key)
+        return Served(replicas, self.classifier_model, tls) if replicas else None
 
     @field_validator("listen", "admin_listen")
     @classmethod
@@ -78,7 +140,9 @@ def load_settings(flags: Mapping[str, object], environment: Mapping[str, str], c
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        problems = (_problem(str(each["loc"][0]), each["type"], each["msg"]) for each in error.errors())
+        problems = (
+            _problem(str(each["loc"][0]) if each["loc"] else "", each["type"], each["msg"]) for each in error.errors()
+        )
         raise SettingsError("\n".join(problems)) from None
 
 
@@ -89,4 +153,5 @@ def _problem(name: str, kind: str, message: str) -> str:
     if kind == "extra_forbidden":
         close = get_close_matches(name, Settings.model_fields, 1)
         return f"{name}: no such setting" + (f"; did you mean {close[0]}?" if close else "")
-    return f"{name}: {message.removeprefix('Value error, ')}"
+    message = message.removeprefix("Value error, ")
+    return f"{name}: {message}" if name else message

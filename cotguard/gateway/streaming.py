@@ -4,7 +4,7 @@
    connection, without a task in between: waking one for every event would cost as much as the rest. What several
    streams brought in one turn is first moderated, then written: behind a system call the caches hold the kernel's
    code and data, and the next stream's moderation takes twice its time.
-2. Where somebody must be waited for - the client takes nothing more, a detector asks the classifier -, the stream's
+2. Where somebody must be waited for - the client takes nothing more, a detector asks a model -, the stream's
    task goes on with the matter. What is read meanwhile queues up, and nothing more is read than ``MAX_QUEUED_BYTES``.
 3. While text is on hold and the upstream is silent, the client gets keep-alive comments; an upstream that is silent for
    too long ends the stream. One sleeping task per stream looks after both: a timeout around every read would cost as
@@ -20,8 +20,7 @@ from functools import partial
 import aiohttp
 from aiohttp import web
 
-from cotguard.classifier.handover import Handover
-from cotguard.classifier.inference import Inference
+from cotguard.classifier.handover import Answerers, Handover
 from cotguard.dialects.contract import Translator
 from cotguard.gateway.body import Body
 from cotguard.gateway.encodings import Decoder
@@ -70,7 +69,7 @@ class Rounds:
 
 
 class Pump:
-    """Moves one stream. ``started``: when the request came, on the monotonic clock; ``inference`` answers detectors.
+    """Moves one stream. ``started``: when the request came, on the monotonic clock; ``answerers`` answer detectors.
 
     ``response`` is the prepared response to ``request``, its headers written. Pumps of one event loop share ``rounds``.
     """
@@ -86,7 +85,7 @@ class Pump:
         metrics: Metrics,
         started: float,
         rounds: Rounds,
-        inference: Inference | None = None,
+        answerers: Answerers,
     ) -> None:
         self._decoder = decoder
         self._translator = translator
@@ -98,7 +97,7 @@ class Pump:
         self._metrics = metrics
         self._started = started
         self._rounds = rounds
-        self._inference = inference
+        self._answerers = answerers
         self._body = Body(upstream, self._arrived, self._upstream_ended)
         self._chunked: bool = self._writer.chunked  # type: ignore[attr-defined]  # of the one writer there is
         self._queue: list[bytes] = []  # read, not yet moderated
@@ -169,7 +168,7 @@ class Pump:
             self._queued = 0
             if not self._decoder.identity:
                 data = self._decoder.feed(data)
-            if self._inference is None:
+            if not self._answerers:
                 self._written = self._translator.receive(data)
                 return
             moderate = partial(self._translator.receive, data)
@@ -178,7 +177,7 @@ class Pump:
         else:
             self._over = True
             moderate = self._translator.end
-        if self._inference is None:
+        if not self._answerers:
             self._written = moderate()
             return
         call = Handover(moderate)
@@ -235,9 +234,9 @@ class Pump:
             await self._waiting.wait()
             if self._fault is not None:
                 raise self._fault
-            if self._asking is not None and self._inference is not None:
+            if self._asking is not None:
                 asking, self._asking = self._asking, None
-                self._deliver(await asking.finish(self._inference))
+                self._deliver(await asking.finish(self._answerers))
             await self._writer.drain()
             if self._over:
                 return

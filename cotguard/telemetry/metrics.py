@@ -73,6 +73,30 @@ class Metrics:
         self.classifier_failures = Counter(
             "cotguard_classifier_failures_total", "Windows without an answer.", ["kind"], registry=registry
         )
+        self.classifier_attempts = Counter(
+            "cotguard_classifier_failed_attempts_total",
+            "Requests to replicas that failed, also where another replica answered.",
+            ["replica", "kind"],
+            registry=registry,
+        )
+        self.classifier_replica = Gauge(
+            "cotguard_classifier_replica_up", "Whether a replica is asked.", ["replica"], registry=registry
+        )
+        self.guard_queue = Gauge(
+            "cotguard_guard_queue_requests", "Requests to the guard that wait or are under way.", registry=registry
+        )
+        self.guard_wait = Histogram(
+            "cotguard_guard_wait_seconds",
+            "Time of requests to the guard until their turn.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.guard_seconds = Histogram(
+            "cotguard_guard_request_seconds", "Time of the guard's answers.", buckets=_SECONDS, registry=registry
+        )
+        self.guard_failures = Counter(
+            "cotguard_guard_failures_total", "Questions without a verdict.", ["kind"], registry=registry
+        )
         self.policy = Gauge("cotguard_policy_info", "The active policy.", ["name", "digest"], registry=registry)
         build = Gauge("cotguard_build_info", "This build.", ["version"], registry=registry)
         build.labels(__version__).set(1)

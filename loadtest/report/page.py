@@ -7,7 +7,7 @@ from cotguard import __version__
 from loadtest.bench import medians
 from loadtest.measure import Figures
 from loadtest.nginx import find_nginx
-from loadtest.report.results import RESULTS, Results
+from loadtest.report.results import RESULTS, Results, remote
 from loadtest.report.scaling import growth, slope
 from loadtest.report.targets import table as targets
 from loadtest.tables import MISSING, Column, cells, table
@@ -58,6 +58,7 @@ _CLASSIFIER = (
 
 def write(results: Results, folder: Path) -> Path:
     """Write the page, and the plots if matplotlib is installed."""
+    results = {**results, **remote(folder)}
     try:
         from loadtest.report.plots import draw
     except ModuleNotFoundError:

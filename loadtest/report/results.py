@@ -18,17 +18,28 @@ from loadtest.report.plan import Plan
 from loadtest.report.sections import SECTIONS, Site
 from loadtest.serving import started
 
-__all__ = ["RESULTS", "Results", "measure", "read"]
+__all__ = ["REMOTE", "RESULTS", "Results", "measure", "read", "remote"]
 
 Results = dict[str, Any]
 """By section, what it found; ``machine``: by section, where; ``plan``: how much."""
 
 RESULTS = "results.json"
+REMOTE = "remote.json"
+"""``added50_ms``, ``throughput_ratio`` (to the engine's own client), ``baseline``, and a ``reason`` where missed."""
 
 
 def read(folder: Path) -> Results:
     """What was measured so far; empty if nothing was."""
-    file = folder / RESULTS
+    return _document(folder / RESULTS)
+
+
+def remote(folder: Path) -> Results:
+    """What another command found of a remote classifier, as the section of that name; empty without its file."""
+    found = _document(folder / REMOTE)
+    return {"remote": found} if found else {}
+
+
+def _document(file: Path) -> Results:
     return orjson.loads(file.read_bytes()) if file.exists() else {}
 
 

@@ -11,10 +11,7 @@ from loadtest.report.results import Results
 from loadtest.report.scaling import slope
 from loadtest.tables import cells
 
-__all__ = ["REMOTE", "TARGETS", "Finding", "Target", "table"]
-
-REMOTE = "remote"
-"""A section of the results that another command measures: ``added50_ms``, ``throughput_ratio`` and ``baseline``."""
+__all__ = ["TARGETS", "Finding", "Target", "table"]
 
 _NOT_MEASURED = "not measured"
 _PATTERNS, _SECRETS, _NOTHING = cotguard("patterns-only"), cotguard("secrets-only"), cotguard("nothing")
@@ -169,7 +166,7 @@ def _slope(sizes: Mapping[str, float]) -> float:
 
 
 def _remote(results: Results) -> Finding:
-    found = results[REMOTE]
+    found = results["remote"]
     missed = _limits((found["added50_ms"], -found["throughput_ratio"]), (3, -1), ("delay", "throughput"))
     return Finding(
         f"{found['added50_ms']:.1f} ms; {found['throughput_ratio']:.2f} x",
@@ -181,8 +178,8 @@ def _remote(results: Results) -> Finding:
 
 _TOKEN = 20.0
 _SEAM = (
-    f"it is the seam: while the reasoning's last words are on hold, the first {PATIENCE} characters of the answer wait, "
-    "once a stream, which is some 4 % of the characters of the load's short streams"
+    f"it is the seam: while the reasoning's last words are on hold, the first {PATIENCE} characters of the answer "
+    "wait, once a stream, which is some 4 % of the characters of the load's short streams"
 )
 
 TARGETS: Sequence[Target] = (

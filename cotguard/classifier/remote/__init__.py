@@ -1,0 +1,1 @@
+"""The model on other machines, asked over the Open Inference Protocol (KServe v2)."""

@@ -1,0 +1,1 @@
+"""Remote guard models: language models that judge text, asked for hazards over the network."""
