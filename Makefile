@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 TRAIN_READY := .venv/.ready-train
+REPORT_READY := .venv/.ready-report
 MLSERVER := .venv-mlserver
 PYTRITON := .venv-pytriton
 NATIVE := build/native/.ready
 RUN_NATIVE := PYTHONSAFEPATH=1 PYTHONPATH=build/native:. $(BIN)/python
 
-.PHONY: help demo test test-long test-remote test-triton test-native native bench bench-native lint schema train train-smoke clean
+.PHONY: help demo test test-long test-remote test-triton test-native native bench loadtest bench-native lint schema train train-smoke clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -20,6 +21,10 @@ $(READY): pyproject.toml
 
 $(TRAIN_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,train]'
+	@touch $@
+
+$(REPORT_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,report]'
 	@touch $@
 
 demo: $(READY) ## watch a moderated stream beside the raw one
@@ -49,6 +54,10 @@ test-triton: $(READY) $(PYTRITON)/.ready ## the same on Triton itself (nvidia-py
 
 bench: $(READY) ## cost beside two minimal proxies, in one run
 	$(BIN)/python -m loadtest.bench
+
+loadtest: $(REPORT_READY) ## the full report with plots, 12 minutes: loadtest/report/README.md and docs/capacity.md
+	$(BIN)/python -m loadtest.report
+	$(BIN)/python -m loadtest.capacity
 
 $(NATIVE): $(READY) setup.py $(shell find cotguard -name '*.py')
 	rm -rf build

@@ -11,6 +11,7 @@ import aiohttp
 import orjson
 from aiohttp import web
 
+from loadtest.dialects import DIALECTS
 from loadtest.serving import serve
 
 __all__ = ["BASELINES", "create_baseline"]
@@ -61,7 +62,8 @@ def create_baseline(pump: Pump, upstream: str) -> web.Application:
             yield
 
     app = web.Application()
-    app.router.add_post("/v1/chat/completions", chat)
+    for dialect in DIALECTS.values():
+        app.router.add_post(dialect.path, chat)
     app.cleanup_ctx.append(lifetime)
     return app
 

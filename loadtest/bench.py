@@ -5,6 +5,8 @@
 2. Paced: every stream brings a token at fixed times. Processor time (user and system, of the proxy's process) and
    tokens are counted in a window after the warm-up. Delays are of single tokens, from the mock's writing to the
    client's reading, so they include the mock, the client and the loopback: the row `direct` shows what these take.
+   Added is what a proxy adds to the same percentile of `direct`: for characters from the writing of their token, for
+   the first text from the request.
 3. Unpaced: responses of a thousand tokens, many events a write, one after the other on every stream, until the time is
    over. Processor time and tokens are counted over the whole run, requests included. A client that only reads is
    used, and several events may travel in one write of a proxy.
@@ -12,70 +14,53 @@
 The classifier is left out: what it costs is told by :mod:`loadtest.classifier`.
 
 Limits: with fewer than three free cores the processes wait for one another, which raises delays, less so processor
-times. Processor times come in steps of 10 ms. A quantile of the proxy's own time is interpolated in its histogram.
+times. A quantile of the proxy's own time is interpolated in its histogram.
 """
 
 import argparse
-import asyncio
-import os
-import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
-import aiohttp
-import orjson
-import psutil
 import uvloop
-from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest.baselines import BASELINES
-from loadtest.load import Load, delays, session, stream_paced, stream_unpaced
-from loadtest.script import script
-from loadtest.serving import Server, started
+from loadtest.contenders import DIRECT, REFERENCE, cotguard, lineup
+from loadtest.load import Load, session
+from loadtest.machine import describe
+from loadtest.measure import Figures, paced, paced_load, unpaced
+from loadtest.serving import started
+from loadtest.tables import Column, table
 
-__all__ = ["Options", "bench", "histogram_quantile", "main"]
+__all__ = ["ADDED", "Options", "added", "bench", "main", "medians"]
 
-Figures = dict[str, float]
+ADDED = ("character50", "character99", "first50", "first99")
+"""Figures of which the share that a proxy adds is told: `direct` has them too."""
 
-_POLICIES = {
-    "nothing": str(Path(__file__).with_name("nothing.yaml")),
-    "secrets-only": "secrets-only",
-    "balanced": "balanced",
-}
-_REFERENCE = next(iter(BASELINES))
+_POLICIES = ("nothing", "secrets-only", "patterns-only", "balanced")
 _RESULTS = Path(__file__).with_name("results")
-_WARM_SECONDS = 1.0
-_TAIL_SECONDS = 0.2
 _UNPACED_TOKENS = 1000
-_OWN_TIME = "cotguard_event_added_seconds"
-
-
-class Column(NamedTuple):
-    """A column of the report: a figure, its heading and how many decimals it has."""
-
-    figure: str
-    heading: str
-    decimals: int
-
 
 _PACED = (
     Column("cpu", "CPU µs/event", 1),
     Column("ratio", "ratio", 2),
-    Column("p50", "delay p50 ms", 2),
-    Column("p99", "delay p99 ms", 1),
+    Column("token50", "delay p50 ms", 2),
+    Column("token99", "delay p99 ms", 1),
     Column("late", "tokens late, median", 0),
-    Column("own", "own time p50 ms", 3),
+    Column("own50", "own time p50 ms", 3),
+    Column("own99", "own time p99 ms", 2),
     Column("idle", "MiB idle", 0),
     Column("busy", "MiB busy", 0),
+)
+_DELAYS = (
+    Column("character50", "a character, p50 ms", 2),
+    Column("character99", "p99 ms", 1),
+    Column("first50", "the first text, p50 ms", 1),
+    Column("first99", "p99 ms", 1),
 )
 _UNPACED = (
     Column("cpu", "CPU µs/event", 2),
@@ -94,20 +79,10 @@ class Options:
     seconds: float = 4.0
     repeat: int = 2
     planted: bool = False
-    policies: Sequence[str] = tuple(_POLICIES)
+    policies: Sequence[str] = _POLICIES
 
 
-@dataclass
-class _Contender:
-    """A proxy, or none (``server`` unset), and its figures of every turn."""
-
-    name: str
-    url: str
-    server: Server | None = None
-    admin: str | None = None
-    idle: int = 0
-    paced: list[Figures] = field(default_factory=list)
-    unpaced: list[Figures] = field(default_factory=list)
+Turns = dict[str, list[Figures]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -133,146 +108,57 @@ def _progress(message: str) -> None:
 
 async def bench(options: Options, progress: Callable[[str], None]) -> str:
     """The report, in Markdown."""
-    machine = _machine()
-    with ExitStack() as stack:
-        progress("starting the servers")
-        upstream = stack.enter_context(started("loadtest.upstream")).urls[0]
-        contenders = [_Contender("direct", upstream)]
-        for name in BASELINES:
-            server = stack.enter_context(started("loadtest.baselines", name, upstream))
-            contenders.append(_Contender(name, server.urls[0], server))
-        for policy in options.policies:
-            server = stack.enter_context(_started_cotguard(_POLICIES[policy], upstream))
-            contenders.append(_Contender(f"cotguard {policy}", server.urls[0], server, admin=server.urls[-1]))
-        for contender in contenders:
-            contender.idle = contender.server.memory_bytes if contender.server else 0
+    machine = describe()
+    progress("starting the servers")
+    names = (DIRECT, *BASELINES, *map(cotguard, options.policies))
+    with started("loadtest.upstream") as upstream, lineup(names, upstream.urls[0]) as contenders:
+        slow: Turns = {contender.name: [] for contender in contenders}
+        fast: Turns = {contender.name: [] for contender in contenders}
+        slow_load = paced_load(options.streams, options.rate, options.seconds, planted=options.planted)
+        fast_load = Load(options.streams, _UNPACED_TOKENS, 0, options.planted)
         async with session() as client:
             for turn in range(options.repeat):
                 for contender in contenders:
                     progress(f"turn {turn + 1} of {options.repeat}: {contender.name}")
-                    contender.paced.append(await _paced(client, contender, upstream, options))
-                    contender.unpaced.append(await _unpaced(client, contender, options))
-    return _report(machine, options, contenders)
+                    slow[contender.name].append(await paced(client, contender, upstream, slow_load))
+                    fast[contender.name].append(await unpaced(client, contender, fast_load, options.seconds / 2))
+    return _report(machine, options, slow, fast)
 
 
-def _started_cotguard(policy: str, upstream: str) -> AbstractContextManager[Server]:
-    any_port = "127.0.0.1:0"
-    arguments = ("--upstream", upstream, "--listen", any_port, "--admin-listen", any_port, "--policy", policy)
-    return started("cotguard", "serve", *arguments, "--bundle", "none")
+def medians(turns: Mapping[str, Sequence[Figures]]) -> dict[str, Figures]:
+    """Of each contender the medians of its figures over its turns, and the ratio of its cost to the reference's."""
+    rows = {
+        name: {figure: statistics.median(turn[figure] for turn in found) for figure in found[0]}
+        for name, found in turns.items()
+    }
+    for figures in rows.values():
+        if "cpu" in figures:
+            figures["ratio"] = figures["cpu"] / rows[REFERENCE]["cpu"]
+    return rows
 
 
-async def _paced(client: aiohttp.ClientSession, contender: _Contender, upstream: str, options: Options) -> Figures:
-    tokens = int(options.rate * (_WARM_SECONDS + options.seconds + _TAIL_SECONDS))
-    load = Load(options.streams, tokens, options.rate, options.planted)
-    server, figures = contender.server, Figures()
-    streaming = asyncio.create_task(stream_paced(client, contender.url, load))
-    await asyncio.sleep(_WARM_SECONDS)
-    own_before = await _own_times(client, contender)
-    cpu_before, start = server.cpu_seconds if server else 0.0, time.monotonic()
-    await asyncio.sleep(options.seconds)
-    cpu_after, end = server.cpu_seconds if server else 0.0, time.monotonic()
-    if server:
-        figures |= {"idle": contender.idle / 2**20, "busy": server.memory_bytes / 2**20}
-    own_after = await _own_times(client, contender)
-    streams = await streaming
-    async with client.get(f"{upstream}/sent") as response:
-        sent: Mapping[str, Sequence[float]] = orjson.loads(await response.read())
-    if server:
-        events = sum(start <= at < end for times in sent.values() for at in times)
-        figures["cpu"] = (cpu_after - cpu_before) / events * 1e6
-    if own_after:
-        grown = {bound: count - own_before.get(bound, 0) for bound, count in own_after.items()}
-        figures["own"] = histogram_quantile(grown, 0.5) * 1e3
-    if not load.planted:
-        ends = script(load.tokens, planted=False).ends
-        found = [
-            delay
-            for seed, stream in enumerate(streams)
-            for delay in delays(ends, sent[str(seed)], stream.arrivals)
-            if start <= delay.sent < end
-        ]
-        percentiles = statistics.quantiles((delay.seconds for delay in found), n=100)
-        figures |= {"p50": percentiles[49] * 1e3, "p99": percentiles[98] * 1e3}
-        figures["late"] = statistics.median(delay.tokens for delay in found)
-    return figures
+def added(rows: Mapping[str, Figures]) -> dict[str, Figures]:
+    """What each proxy adds to the percentiles of :data:`ADDED`."""
+    direct = rows[DIRECT]
+    return {
+        name: {figure: figures[figure] - direct[figure] for figure in ADDED if figure in figures}
+        for name, figures in rows.items()
+        if name != DIRECT
+    }
 
 
-async def _unpaced(client: aiohttp.ClientSession, contender: _Contender, options: Options) -> Figures:
-    load = Load(options.streams, _UNPACED_TOKENS, 0, options.planted)
-    server = contender.server
-    cpu_before, start = server.cpu_seconds if server else 0.0, time.monotonic()
-    responses = await stream_unpaced(client, contender.url, load, options.seconds / 2)
-    elapsed = time.monotonic() - start
-    tokens = responses * load.tokens
-    figures = {"speed": tokens / elapsed}
-    if server:
-        cpu = server.cpu_seconds - cpu_before
-        figures |= {"cpu": cpu / tokens * 1e6, "share": cpu / elapsed}
-    return figures
-
-
-async def _own_times(client: aiohttp.ClientSession, contender: _Contender) -> dict[float, float]:
-    """The histogram of the time from a read that decides text to its write: counts up to each bound."""
-    if contender.admin is None:
-        return {}
-    async with client.get(f"{contender.admin}/metrics") as response:
-        families = text_string_to_metric_families(await response.text())
-    samples = (sample for family in families for sample in family.samples if sample.name == f"{_OWN_TIME}_bucket")
-    return {float(sample.labels["le"]): sample.value for sample in samples}
-
-
-def histogram_quantile(counts: Mapping[float, float], share: float) -> float:
-    """The quantile of a histogram given as cumulative counts, linear within its bucket; the last bound at most."""
-    bounds = sorted(counts)
-    wanted = share * counts[bounds[-1]]
-    for lower, upper in pairwise((0.0, *bounds)):
-        below = counts.get(lower, 0.0)
-        if counts[upper] >= wanted > below:
-            inside = (wanted - below) / (counts[upper] - below)
-            return lower if upper == float("inf") else lower + inside * (upper - lower)
-    return 0.0
-
-
-def _report(machine: str, options: Options, contenders: Sequence[_Contender]) -> str:
+def _report(machine: str, options: Options, slow: Turns, fast: Turns) -> str:
     text = "with planted values" if options.planted else "prose without values"
     load = f"{options.streams} streams, {text}, medians of {options.repeat} turns"
-    tables = (
-        (f"Paced: {options.rate:g} tokens/s a stream, {load}", _PACED, [c.paced for c in contenders]),
-        (f"Unpaced: {_UNPACED_TOKENS} tokens a response, {load}", _UNPACED, [c.unpaced for c in contenders]),
-    )
-    names = [contender.name for contender in contenders]
-    parts = [f"# cotguard {version('cotguard')}, cost of moderation\n\n{machine}\n"]
-    for title, columns, turns in tables:
-        rows = dict(zip(names, map(_medians, turns), strict=True))
-        for figures in rows.values():
-            if "cpu" in figures:
-                figures["ratio"] = figures["cpu"] / rows[_REFERENCE]["cpu"]
-        parts.append(f"## {title}\n\n{_table(columns, rows)}")
+    rows = medians(slow)
+    parts = [
+        f"# cotguard {version('cotguard')}, cost of moderation\n\n{machine}\n",
+        f"## Paced: {options.rate:g} tokens/s a stream, {load}\n\n{table('proxy', _PACED, rows)}",
+        f"## Unpaced: {_UNPACED_TOKENS} tokens a response, {load}\n\n{table('proxy', _UNPACED, medians(fast))}",
+    ]
+    if not options.planted:
+        parts.insert(2, f"## Added, paced\n\n{table('proxy', _DELAYS, added(rows))}")
     return "\n".join(parts)
-
-
-def _medians(turns: Sequence[Figures]) -> Figures:
-    return {figure: statistics.median(turn[figure] for turn in turns) for figure in turns[0]}
-
-
-def _table(columns: Sequence[Column], rows: Mapping[str, Figures]) -> str:
-    lines = [f"| proxy | {' | '.join(column.heading for column in columns)} |", f"|---|{'---:|' * len(columns)}"]
-    for name, figures in rows.items():
-        cells = (f"{figures[c.figure]:,.{c.decimals}f}" if c.figure in figures else "–" for c in columns)
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _machine() -> str:
-    """Where the figures come from, and how busy it was before."""
-    cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    model = next((line.partition(":")[2].strip() for line in cpuinfo if line.startswith("model name")), "unknown CPU")
-    packages = ", ".join(f"{name} {version(name)}" for name in ("aiohttp", "uvloop", "orjson", "hyperscan"))
-    return (
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {model}, {len(os.sched_getaffinity(0))} cores, "
-        f"{psutil.virtual_memory().total / 2**30:.0f} GiB, load {os.getloadavg()[0]:.2f} before; "
-        f"{platform.system()} {platform.release()}, Python {platform.python_version()}, {packages}"
-    )
 
 
 if __name__ == "__main__":

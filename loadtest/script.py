@@ -2,11 +2,14 @@
 
 import re
 from functools import cache
-from itertools import accumulate, chain, cycle, islice
+from itertools import accumulate, cycle, islice
+from typing import Literal
 
 from cotguard.demo.server import ANSWER, REASONING
 
-__all__ = ["PROSE", "Script", "split"]
+__all__ = ["PROSE", "Channel", "Script", "script", "split"]
+
+Channel = Literal["reasoning", "answer"]
 
 PROSE = """\
 Okay, the user says that the nightly import has been failing since the upgrade, and that only the second node shows \
@@ -53,11 +56,9 @@ class Script:
         return list(accumulate(map(len, self.tokens)))
 
     @property
-    def deltas(self) -> list[dict[str, str]]:
-        """The tokens as deltas of Chat Completions."""
-        reasoning = ({"reasoning_content": token} for token in self.tokens[: self.answer_from])
-        answer = ({"content": token} for token in self.tokens[self.answer_from :])
-        return list(chain(reasoning, answer))
+    def deltas(self) -> list[tuple[Channel, str]]:
+        """The tokens with the channel of each."""
+        return [("reasoning" if at < self.answer_from else "answer", token) for at, token in enumerate(self.tokens)]
 
 
 @cache

@@ -17,7 +17,7 @@ import psutil
 import uvloop
 from aiohttp import web
 
-__all__ = ["Server", "serve", "started"]
+__all__ = ["Server", "serve", "started", "stopping"]
 
 _STOP_SECONDS = 10
 
@@ -42,7 +42,7 @@ async def _serve(app: web.Application) -> None:
 
 @dataclass(frozen=True)
 class Server:
-    """A server process that is ready."""
+    """A server that is ready, with the processes it has begun."""
 
     urls: Sequence[str]
     """The addresses in the line it printed, its own first."""
@@ -50,30 +50,42 @@ class Server:
 
     @property
     def cpu_seconds(self) -> float:
-        """Processor time it has used, user and system, in nanosecond steps: ``/proc`` counts in hundredths."""
-        return time.clock_gettime(~self.process.pid << 3 | 2)  # the clock id clock_getcpuclockid(3) gives on Linux
+        """Processor time its processes have used, user and system, in nanosecond steps; ``/proc`` has hundredths."""
+        # The clock id is the one that clock_getcpuclockid(3) gives on Linux.
+        return sum(time.clock_gettime(~process.pid << 3 | 2) for process in self._processes)
 
     @property
     def memory_bytes(self) -> int:
-        """Its resident set."""
-        return self.process.memory_info().rss
+        """The resident sets of its processes."""
+        return sum(process.memory_info().rss for process in self._processes)
+
+    @property
+    def _processes(self) -> list[psutil.Process]:
+        return [self.process, *self.process.children(recursive=True)]
 
 
 @contextmanager
 def started(module: str, *arguments: str) -> Iterator[Server]:
     """``python -m module`` as a process of its own. Raises ``RuntimeError`` when it does not get ready."""
     command = [sys.executable, "-m", module, *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  # our own modules
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603  # our own modules
+    with process, stopping(process):
+        assert process.stdout is not None  # noqa: S101  # it is a pipe
+        line = process.stdout.readline()
+        urls = re.findall(r"https?://[^\s;]+", line)
+        if not urls:
+            raise RuntimeError(f"{' '.join(command[1:])} did not start")
+        yield Server(urls, psutil.Process(process.pid))
+
+
+@contextmanager
+def stopping(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Stop ``process`` at the end."""
+    try:
+        yield
+    finally:
+        process.terminate()
         try:
-            assert process.stdout is not None  # noqa: S101  # it is a pipe
-            line = process.stdout.readline()
-            urls = re.findall(r"https?://[^\s;]+", line)
-            if not urls:
-                raise RuntimeError(f"{' '.join(command[1:])} did not start")
-            yield Server(urls, psutil.Process(process.pid))
-        finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()

@@ -1,77 +1,115 @@
-"""A mock reasoning server for load: Chat Completions streams shaped as vLLM's, paced exactly or as fast as they go.
+"""A mock reasoning server for load: streams of every dialect of the table, paced exactly or as fast as they go.
 
 The request says what to stream: ``model`` is ``prose`` or ``planted``, a colon, and the tokens a second (0: unpaced,
-many events a write); ``max_tokens``; and ``seed``, the stream's number in the account of times.
-``GET /sent`` gives, and forgets, the times at which each token was written, on the host's monotonic clock.
+many events a write), and, after another colon, a fault if there shall be one; ``max_tokens``; and ``seed``, the
+stream's number in the account of times.
+
+A token is due at a time counted from the request's, never from the token before, so that delays do not add up; it is
+written when the event loop's timer, which counts milliseconds, has run out. ``GET /sent`` gives, and forgets, the times
+at which each token was really written, on the host's monotonic clock.
 """
 
 import asyncio
 import time
-from functools import cache
+from collections.abc import Sequence
+from enum import StrEnum
+from functools import cache, partial
 
 import orjson
 from aiohttp import web
 
+from loadtest.dialects import DIALECTS, Dialect
 from loadtest.script import script
 from loadtest.serving import serve
 
-__all__ = ["create_upstream"]
+__all__ = ["SLOW_START_SECONDS", "Fault", "create_upstream"]
 
+SLOW_START_SECONDS = 1.0
+_STALL_SECONDS = 3600.0
 _EVENTS_PER_WRITE = 16
-_HEAD = {"id": "chatcmpl-0f3c9a", "object": "chat.completion.chunk", "created": 1750000000, "model": "mock-reasoner"}
-_DONE = b"data: [DONE]\n\n"
+
+
+class Fault(StrEnum):
+    """What goes wrong, half-way through the tokens unless it says otherwise."""
+
+    SLOW_START = "slow-start"
+    """Nothing comes for ``SLOW_START_SECONDS``, not even the status."""
+    STALL = "stall"
+    """Nothing more comes, and the connection stays."""
+    CUT = "cut"
+    """The connection is reset."""
+    MALFORMED = "malformed"
+    """One event is half a JSON document."""
 
 
 def create_upstream() -> web.Application:
     """The server as an application."""
     sent: dict[int, list[float]] = {}
 
-    async def chat(request: web.Request) -> web.StreamResponse:
+    async def answer(dialect: Dialect, request: web.Request) -> web.StreamResponse:
+        asked_at = time.monotonic()
         body = await request.json(loads=orjson.loads)
-        text, _, pace = body["model"].partition(":")
-        first, events, last = _events(body["max_tokens"], planted=text == "planted")
-        rate = float(pace)
+        text, _, how = body["model"].partition(":")
+        rate, _, name = how.partition(":")
+        fault = Fault(name) if name else None
+        events = _events(dialect, body["max_tokens"], planted=text == "planted")
+        if fault is Fault.SLOW_START:
+            await asyncio.sleep(SLOW_START_SECONDS)
+            asked_at += SLOW_START_SECONDS
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        await response.write(first)
-        if rate:
-            await _paced(response, events, 1 / rate, sent.setdefault(body["seed"], []))
-        else:
-            for start in range(0, len(events), _EVENTS_PER_WRITE):
-                await response.write(b"".join(events[start : start + _EVENTS_PER_WRITE]))
-        await response.write(last)
+        await response.write(dialect.opening)
+        half = len(events) // 2 if fault else len(events)
+        pause = 1 / float(rate) if float(rate) else 0.0
+        times = sent.setdefault(body["seed"], []) if pause else []
+        await _write(response, events[:half], asked_at, pause, times)
+        match fault:
+            case Fault.STALL:
+                await asyncio.sleep(_STALL_SECONDS)
+            case Fault.CUT:
+                if request.transport is not None:
+                    request.transport.abort()
+                return response
+            case Fault.MALFORMED:
+                whole = dialect.token("reasoning", "...")
+                await response.write(whole[: len(whole) // 2] + dialect.separator)
+            case Fault.SLOW_START | None:
+                pass
+        await _write(response, events[half:], asked_at + half * pause, pause, times)
+        await response.write(dialect.closing)
         return response
 
     async def account(_request: web.Request) -> web.Response:
-        response = web.Response(body=orjson.dumps(sent, option=orjson.OPT_NON_STR_KEYS))
+        response = web.Response(
+            body=orjson.dumps(sent, option=orjson.OPT_NON_STR_KEYS), content_type="application/json"
+        )
         sent.clear()
         return response
 
     app = web.Application()
-    app.router.add_post("/v1/chat/completions", chat)
+    for dialect in DIALECTS.values():
+        app.router.add_post(dialect.path, partial(answer, dialect))
     app.router.add_get("/sent", account)
     return app
 
 
-async def _paced(response: web.StreamResponse, events: list[bytes], pause: float, sent: list[float]) -> None:
-    start = time.monotonic()
-    for number, event in enumerate(events):
-        # Against the clock, so that delays do not add up.
-        await asyncio.sleep(max(0.0, start + number * pause - time.monotonic()))
-        sent.append(time.monotonic())
-        await response.write(event)
+async def _write(
+    response: web.StreamResponse, events: Sequence[bytes], start: float, pause: float, sent: list[float]
+) -> None:
+    if pause:
+        for number, event in enumerate(events):
+            await asyncio.sleep(max(0.0, start + number * pause - time.monotonic()))
+            sent.append(time.monotonic())
+            await response.write(event)
+    else:
+        for at in range(0, len(events), _EVENTS_PER_WRITE):
+            await response.write(b"".join(events[at : at + _EVENTS_PER_WRITE]))
 
 
 @cache
-def _events(count: int, *, planted: bool) -> tuple[bytes, list[bytes], bytes]:
-    """The role event, one event for each token, and the end of a stream."""
-    events = [_event(delta) for delta in script(count, planted=planted).deltas]
-    return _event({"role": "assistant", "content": ""}), events, _event({}, "stop") + _DONE
-
-
-def _event(delta: dict[str, str], finish_reason: str | None = None) -> bytes:
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-    return b"data: " + orjson.dumps({**_HEAD, "choices": [choice]}) + b"\n\n"
+def _events(dialect: Dialect, count: int, *, planted: bool) -> list[bytes]:
+    """One event for each token."""
+    return [dialect.token(*delta) for delta in script(count, planted=planted).deltas]
 
 
 if __name__ == "__main__":

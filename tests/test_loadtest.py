@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from cotguard.detectors.contract import Detector
 from cotguard.policy import Policy
-from loadtest.bench import Options, bench, histogram_quantile
+from loadtest.bench import Options, added, bench, medians
+from loadtest.exposition import Histogram
 from loadtest.hold import Holds, measure, quantile
 from loadtest.load import Arrival, Delay, delays
 from loadtest.script import PROSE, Script, split
@@ -22,9 +23,9 @@ def test_splitting_loses_nothing_of_prose(text: str) -> None:
 
 def test_a_script_ends_where_its_tokens_do() -> None:
     script = Script(40, planted=False)
-    assert script.text == "".join(script.tokens) == "".join("".join(delta.values()) for delta in script.deltas)
+    assert script.text == "".join(script.tokens) == "".join(token for _, token in script.deltas)
     assert script.ends[-1] == len(script.text)
-    assert sum("content" in delta for delta in script.deltas) == 10
+    assert sum(channel == "answer" for channel, _ in script.deltas) == 10
 
 
 def test_delays_are_those_of_tokens_not_of_reads() -> None:
@@ -39,10 +40,25 @@ def test_quantiles_of_counts(share: float, value: int) -> None:
 
 
 def test_quantiles_of_histograms_lie_within_their_bucket() -> None:
-    counts = {1.0: 10.0, 2.0: 30.0, float("inf"): 40.0}
-    assert histogram_quantile(counts, 0.5) == 1.5
-    assert histogram_quantile(counts, 0.25) == 1.0
-    assert histogram_quantile(counts, 0.99) == 2.0
+    histogram = Histogram({1.0: 10.0, 2.0: 30.0, float("inf"): 40.0}, 60.0)
+    assert histogram.quantile(0.5) == 1.5
+    assert histogram.quantile(0.25) == 1.0
+    assert histogram.quantile(0.99) == 2.0
+    assert histogram.mean == 1.5
+
+
+def test_histograms_grow() -> None:
+    before, after = Histogram({1.0: 1.0, 2.0: 3.0}, 4.0), Histogram({1.0: 2.0, 2.0: 7.0}, 11.0)
+    assert after - before == Histogram({1.0: 1.0, 2.0: 4.0}, 7.0)
+    assert (after - after).quantile(0.5) == (after - after).mean == 0
+
+
+def test_ratios_are_to_copying_and_what_is_added_to_no_proxy() -> None:
+    turns = {"direct": [{"first50": 2.0}], "pass-through": [{"cpu": 4.0}] * 2, "x": [{"cpu": 5.0, "first50": 5.0}]}
+    turns["x"].append({"cpu": 7.0, "first50": 6.0})
+    rows = medians(turns)
+    assert rows["x"] == {"cpu": 6.0, "first50": 5.5, "ratio": 1.5}
+    assert added(rows) == {"pass-through": {}, "x": {"first50": 3.5}}
 
 
 def test_what_is_held_and_altered(balanced: tuple[Policy, tuple[Detector, ...]]) -> None:
@@ -61,6 +77,7 @@ async def test_a_small_benchmark() -> None:
     report = await bench(options, said.append)
     rows = [line.split(" | ") for line in report.splitlines() if line.startswith("| ")]
     names = [row[0].removeprefix("| ") for row in rows]
-    assert names == ["proxy", "direct", "pass-through", "parse-and-write", "cotguard nothing"] * 2
+    proxies = ["pass-through", "parse-and-write", "cotguard nothing"]
+    assert names == ["proxy", "direct", *proxies, "proxy", *proxies, "proxy", "direct", *proxies]
     assert rows[2][2] == "1.00"
     assert any("cotguard nothing" in line for line in said)
