@@ -66,7 +66,9 @@ async def guarded(make_proxy: ProxyFactory, url: str, folder: Path, name: str, g
     path = folder / "format.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     detectors = build(POLICY, guard=str(path))
-    return await make_proxy(POLICY, detectors, guard_url=url, guard_format=str(path), guard_deadline=60)
+    return await make_proxy(
+        POLICY, detectors, guard_url=url, guard_format=str(path), guard_deadline=300
+    )  # two busy cores, one slot
 
 
 async def said(upstream: Upstream, proxy: Proxy) -> tuple[str, set[str]]:
