@@ -85,8 +85,8 @@ async def serving(upstream: str, folder: Path, workers: int = 1, **flags: object
     command += ["--listen", f"127.0.0.1:{ports[0]}", "--admin-listen", f"127.0.0.1:{ports[1]}"]
     command += ["--workers", str(workers), *(f"--{name.replace('_', '-')}={value}" for name, value in flags.items())]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         lines = [(await asyncio.wait_for(process.stdout.readline(), 30)).decode() for _ in range(workers)]
         ((url, *_, admin),) = {tuple(re.findall(r"http://[\d.:]+", line)) for line in lines}
         yield Served(process, url, admin)
@@ -94,6 +94,7 @@ async def serving(upstream: str, folder: Path, workers: int = 1, **flags: object
         if process.returncode is None:
             process.kill()
         await process.wait()
+        await asyncio.wait_for(process.stdout.read(), 30)  # to its end: all processes that can write to it are gone
 
 
 async def test_readiness_metrics_and_a_clean_end(upstream: Upstream, tmp_path: Path) -> None:
