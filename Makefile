@@ -9,7 +9,7 @@ PYTRITON := .venv-pytriton
 NATIVE := build/native/.ready
 RUN_NATIVE := PYTHONSAFEPATH=1 PYTHONPATH=build/native:. $(BIN)/python
 
-.PHONY: help demo test test-long test-remote test-triton test-native native bench loadtest bench-native lint schema train train-smoke clean
+.PHONY: help demo test test-long test-remote test-triton test-native native bench loadtest lint schema train train-smoke clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -52,7 +52,8 @@ $(PYTRITON)/.ready:
 test-triton: $(READY) $(PYTRITON)/.ready ## the same on Triton itself (nvidia-pytriton; needs a shared libpython)
 	COTGUARD_PYTRITON_PYTHON=$(CURDIR)/$(PYTRITON)/bin/python $(BIN)/python -m pytest -q tests/test_remote_servers.py -k triton
 
-bench: $(READY) ## cost beside two minimal proxies, in one run
+bench: $(READY) ## cost beside two minimal proxies, in one run; the compiled core too where there is a C compiler
+	@if command -v cc >/dev/null; then $(MAKE) native; fi
 	$(BIN)/python -m loadtest.bench
 
 loadtest: $(REPORT_READY) ## the full report with plots, 12 minutes: loadtest/report/README.md and docs/capacity.md
@@ -69,9 +70,6 @@ native: $(NATIVE) ## compile the core to build/native (needs a C compiler)
 
 test-native: $(NATIVE) ## all tests but the long ones, with the compiled core
 	$(RUN_NATIVE) -m pytest -q -m "not long" --ignore tests/test_dialect_chat.py # it stands in for compiled classes
-
-bench-native: $(NATIVE) ## the same as bench, with the compiled core
-	$(RUN_NATIVE) -m loadtest.bench
 
 lint: $(READY) ## ruff and mypy, strict
 	$(BIN)/ruff check .

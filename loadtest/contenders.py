@@ -9,14 +9,28 @@ from loadtest.baselines import BASELINES
 from loadtest.nginx import find_nginx, started_nginx
 from loadtest.serving import Server, started
 
-__all__ = ["DIRECT", "NGINX", "REFERENCE", "Contender", "cotguard", "lineup", "started_cotguard"]
+__all__ = [
+    "COMPILED",
+    "DIRECT",
+    "NGINX",
+    "REFERENCE",
+    "Contender",
+    "compiled",
+    "cotguard",
+    "lineup",
+    "started_cotguard",
+]
 
 DIRECT = "direct"
 REFERENCE = next(iter(BASELINES))
 """What the others are compared with."""
 NGINX = "nginx"
 
+COMPILED = Path("build/native")
+"""Where ``make native`` puts cotguard with its core compiled."""
+
 _COTGUARD = "cotguard "
+_COMPILED = ", compiled"
 _NOTHING = "nothing"
 
 
@@ -34,6 +48,11 @@ class Contender:
 def cotguard(policy: str) -> str:
     """The name of the contender that runs ``policy``."""
     return _COTGUARD + policy
+
+
+def compiled(policy: str) -> str:
+    """The name of the contender that runs ``policy`` in the compiled core."""
+    return cotguard(policy) + _COMPILED
 
 
 @contextmanager
@@ -58,12 +77,17 @@ def lineup(names: Iterable[str], upstream: str) -> Iterator[Sequence[Contender]]
 
 @contextmanager
 def started_cotguard(policy: str, upstream: str, *, bundle: str = "none") -> Iterator[Contender]:
-    """``cotguard serve`` with a ready policy, or the one that decides nothing, and a classifier."""
+    """``cotguard serve`` with a ready policy, or the one that decides nothing, and a classifier.
+
+    A policy's name may end as that of a contender with the compiled core does.
+    """
+    name, modules = cotguard(policy), str(COMPILED) if policy.endswith(_COMPILED) else ""
+    policy = policy.removesuffix(_COMPILED)
     file = str(Path(__file__).with_name(f"{_NOTHING}.yaml")) if policy == _NOTHING else policy
     any_port = "127.0.0.1:0"
     arguments = ("--upstream", upstream, "--listen", any_port, "--admin-listen", any_port, "--policy", file)
     running: AbstractContextManager[Server] = started(
-        "cotguard", "serve", *arguments, "--bundle", bundle, "--classifier-deadline", "60"
+        "cotguard", "serve", *arguments, "--bundle", bundle, "--classifier-deadline", "60", modules=modules
     )
     with running as server:
-        yield Contender(cotguard(policy), server.urls[0], server, server.urls[-1], server.memory_bytes)
+        yield Contender(name, server.urls[0], server, server.urls[-1], server.memory_bytes)

@@ -4,6 +4,7 @@ A server prints a line with its addresses when it is ready, as ``cotguard serve`
 """
 
 import asyncio
+import os
 import re
 import signal
 import subprocess
@@ -65,10 +66,14 @@ class Server:
 
 
 @contextmanager
-def started(module: str, *arguments: str) -> Iterator[Server]:
-    """``python -m module`` as a process of its own. Raises ``RuntimeError`` when it does not get ready."""
+def started(module: str, *arguments: str, modules: str = "") -> Iterator[Server]:
+    """``python -m module`` as a process of its own, found in the folder ``modules`` if one is given.
+
+    Raises ``RuntimeError`` when it does not get ready.
+    """
     command = [sys.executable, "-m", module, *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603  # our own modules
+    environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": modules} if modules else None
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)  # noqa: S603  # our own
     with process, stopping(process):
         assert process.stdout is not None  # noqa: S101  # it is a pipe
         line = process.stdout.readline()
