@@ -173,8 +173,8 @@ def _streams(results: Results) -> str:
         f"Paced: {plan['rate']:g} tokens/s a stream, or less where there are so many streams that all of them would "
         f"bring more than {plan['most_events']:,.0f} events/s.\n\n{_by_streams('streams', 'cpu', 1)(results)}\n"
         f"How the cost of one event on every stream grows with the streams:\n\n{cells(_GROWTH, rows, right=True)}\n"
-        "With few streams events come one at a time and find the caches cold, which costs each of them more; with very "
-        "many a stream's own state is cold when its next event comes. Powers below 1 are the former."
+        "With few streams events come one at a time, and every one pays for its own wake-up: powers below 1. Where the "
+        "cost of an event rises again with very many slow streams, the reason was not looked into; caches are a guess."
     )
 
 

@@ -178,8 +178,8 @@ def _remote(results: Results) -> Finding:
 
 _TOKEN = 20.0
 _SEAM = (
-    f"it is the seam: while the reasoning's last words are on hold, the first {PATIENCE} characters of the answer "
-    "wait, once a stream, which is some 4 % of the characters of the load's short streams"
+    f"most likely the seam: while the reasoning's last words are on hold, the first {PATIENCE} characters of the "
+    "answer wait, once a stream, which is some 4 % of the characters of the load's short streams"
 )
 
 TARGETS: Sequence[Target] = (
