@@ -7,7 +7,8 @@ turns, in one run, with one thread for the model:
 2. ``--streams`` at the same time, each with a window under way: windows a second.
 
 The first row is the model in this process, which others are compared with. ``--client`` names a Python that has
-``tritonclient[grpc]``: the engines' own client is measured then, too, on the first URL that is ``grpc://``.
+``tritonclient[grpc]``: the engines' own client is measured then, too, on the first URL that is ``grpc://``. ``--json``
+keeps what the report of :mod:`loadtest.report` tells of the first URL.
 """
 
 import argparse
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=4.0, help="of a run with streams (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="all ways in turns; medians count (default %(default)s)")
     parser.add_argument("--client", default="", help="a Python that has tritonclient[grpc]", metavar="PYTHON")
+    parser.add_argument("--json", type=Path, help="keep the first URL's figures there", metavar="FILE")
     options = parser.parse_args(arguments)
     bundle = load(options.bundle)
     windows = _windows(bundle)
@@ -78,7 +80,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 theirs = _theirs(options.client, url, bundle, windows, options.streams, options.seconds)
                 found.setdefault(f"{_THEIRS}, {url}", []).append(theirs)
     _print(found, options.streams)
+    if options.json:
+        options.json.write_text(json.dumps(_summary(found, urls[0])) + "\n", encoding="utf-8")
     return 0
+
+
+def _summary(found: dict[str, list[Figures]], url: str) -> dict[str, object]:
+    """The figures of ``url``, beside those of the model in this process and of the engines' own client."""
+    here, there = _medians(found[_HERE]), _medians(found[url])
+    summary: dict[str, object] = {
+        "added50_ms": (there[0] - here[0]) * 1e3,
+        "baseline": f"in process {here[0] * 1e3:.2f} ms; {here[2]:,.0f} windows/s",
+    }
+    if theirs := found.get(f"{_THEIRS}, {url}"):
+        summary["throughput_ratio"] = there[2] / _medians(theirs)[2]
+    return summary
 
 
 def _windows(bundle: Bundle) -> list[Window]:
