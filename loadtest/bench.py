@@ -29,7 +29,7 @@ from pathlib import Path
 import uvloop
 
 from loadtest.baselines import BASELINES
-from loadtest.contenders import COMPILED, DIRECT, REFERENCE, compiled, cotguard, lineup
+from loadtest.contenders import DIRECT, REFERENCE, compiled, cotguard, lineup
 from loadtest.load import Load, session
 from loadtest.machine import describe
 from loadtest.measure import Figures, paced, paced_load, unpaced
@@ -110,9 +110,7 @@ async def bench(options: Options, progress: Callable[[str], None]) -> str:
     """The report, in Markdown."""
     machine = describe()
     progress("starting the servers")
-    names = [DIRECT, *BASELINES, *map(cotguard, options.policies)]
-    if COMPILED.is_dir():
-        names += map(compiled, options.policies)
+    names = (DIRECT, *BASELINES, *map(cotguard, options.policies), *map(compiled, options.policies))
     with started("loadtest.upstream") as upstream, lineup(names, upstream.urls[0]) as contenders:
         slow: Turns = {contender.name: [] for contender in contenders}
         fast: Turns = {contender.name: [] for contender in contenders}

@@ -10,7 +10,6 @@ from loadtest.nginx import find_nginx, started_nginx
 from loadtest.serving import Server, started
 
 __all__ = [
-    "COMPILED",
     "DIRECT",
     "NGINX",
     "REFERENCE",
@@ -26,10 +25,9 @@ REFERENCE = next(iter(BASELINES))
 """What the others are compared with."""
 NGINX = "nginx"
 
-COMPILED = Path("build/native")
-"""Where ``make native`` puts cotguard with its core compiled."""
-
 _COTGUARD = "cotguard "
+_NATIVE = Path("build/native")
+"""Where ``make native`` puts cotguard with its core compiled."""
 _COMPILED = ", compiled"
 _NOTHING = "nothing"
 
@@ -57,7 +55,10 @@ def compiled(policy: str) -> str:
 
 @contextmanager
 def lineup(names: Iterable[str], upstream: str) -> Iterator[Sequence[Contender]]:
-    """Contenders by name, before the mock server at ``upstream``; nginx is left out where it is not installed."""
+    """Contenders by name, before the mock server at ``upstream``.
+
+    nginx is left out where it is not installed, the compiled core where it was not made.
+    """
     with ExitStack() as stack:
         found = []
         for name in names:
@@ -67,6 +68,8 @@ def lineup(names: Iterable[str], upstream: str) -> Iterator[Sequence[Contender]]
             elif name in BASELINES:
                 server = stack.enter_context(started("loadtest.baselines", name, upstream))
                 found.append(Contender(name, server.urls[0], server, idle_bytes=server.memory_bytes))
+            elif name.endswith(_COMPILED) and not _NATIVE.is_dir():
+                continue
             elif name.startswith(_COTGUARD):
                 found.append(stack.enter_context(started_cotguard(name.removeprefix(_COTGUARD), upstream)))
             elif program is not None:
@@ -81,7 +84,7 @@ def started_cotguard(policy: str, upstream: str, *, bundle: str = "none") -> Ite
 
     A policy's name may end as that of a contender with the compiled core does.
     """
-    name, modules = cotguard(policy), str(COMPILED) if policy.endswith(_COMPILED) else ""
+    name, modules = cotguard(policy), str(_NATIVE) if policy.endswith(_COMPILED) else ""
     policy = policy.removesuffix(_COMPILED)
     file = str(Path(__file__).with_name(f"{_NOTHING}.yaml")) if policy == _NOTHING else policy
     any_port = "127.0.0.1:0"

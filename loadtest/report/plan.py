@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cotguard.classifier.bundle import DEFAULT, ready_bundles
 from loadtest.baselines import BASELINES
-from loadtest.contenders import DIRECT, NGINX, REFERENCE, cotguard
+from loadtest.contenders import DIRECT, NGINX, REFERENCE, compiled, cotguard
 
 __all__ = ["FULL", "QUICK", "Plan"]
 
@@ -37,7 +37,7 @@ class Plan:
     classifier_streams: Sequence[int] = (16, 32, 48, 64)
     classifier_tokens: int = 400
     classifier_lengths: Sequence[int] = (1_000, 3_000, 10_000, 30_000)
-    compared: Sequence[str] = (DIRECT, *BASELINES, NGINX, _NOTHING, _SECRETS, _PATTERNS)
+    compared: Sequence[str] = (DIRECT, *BASELINES, NGINX, _NOTHING, _SECRETS, _PATTERNS, compiled("patterns-only"))
     scaled: Sequence[str] = (*BASELINES, NGINX, _PATTERNS)
     lengthened: Sequence[str] = (REFERENCE, _SECRETS, _PATTERNS)
     remembered: Sequence[str] = (REFERENCE, NGINX, _PATTERNS)

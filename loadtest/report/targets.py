@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from cotguard.classifier.bundle import DEFAULT, NONE, load
 from cotguard.moderation.lane import PATIENCE
 from loadtest.bench import medians
-from loadtest.contenders import DIRECT, REFERENCE, cotguard
+from loadtest.contenders import DIRECT, REFERENCE, compiled, cotguard
 from loadtest.report.results import Results
 from loadtest.report.scaling import slope
 from loadtest.tables import cells
@@ -15,6 +15,7 @@ __all__ = ["TARGETS", "Finding", "Target", "table"]
 
 _NOT_MEASURED = "not measured"
 _PATTERNS, _SECRETS, _NOTHING = cotguard("patterns-only"), cotguard("secrets-only"), cotguard("nothing")
+_COMPILED = compiled("patterns-only")
 _PARSE = "parse-and-write"
 _FAST = "tagger-3"
 _PAIR = ("p50", "p99")
@@ -69,12 +70,13 @@ def _paced_cost(results: Results) -> Finding:
     rows = medians(results["cost"]["paced"])
     ratio = rows[_PATTERNS]["ratio"]
     each = sorted(turn["cpu"] for turn in results["cost"]["paced"][_PATTERNS])
+    core = f"; compiled core {rows[_COMPILED]['ratio']:.2f} x" if _COMPILED in rows else ""
     return Finding(
-        f"{ratio:.2f} x ({rows[_PATTERNS]['cpu']:.0f} µs; turns {each[0]:.0f} to {each[-1]:.0f})",
+        f"{ratio:.2f} x ({rows[_PATTERNS]['cpu']:.0f} µs; turns {each[0]:.0f} to {each[-1]:.0f}){core}",
         f"{REFERENCE} {rows[REFERENCE]['cpu']:.1f} µs; {_PARSE} {rows[_PARSE]['ratio']:.2f} x",
         _limits([ratio], [1.5], ["ratio"]),
         f"without any detector it is {rows[_NOTHING]['ratio']:.2f} x, with `secrets-only` "
-        f"{rows[_SECRETS]['ratio']:.2f} x: the rest is matching and deciding, in Python for every event",
+        f"{rows[_SECRETS]['ratio']:.2f} x: the rest is matching and deciding, for every event",
     )
 
 
@@ -82,8 +84,9 @@ def _unpaced_speed(results: Results) -> Finding:
     rows = medians(results["cost"]["unpaced"])
     per_core = {name: 1e6 / figures["cpu"] for name, figures in rows.items() if "cpu" in figures}
     ratio = per_core[_PATTERNS] / per_core[_PARSE]
+    core = f"; compiled core {per_core[_COMPILED] / per_core[_PARSE]:.2f} x" if _COMPILED in per_core else ""
     return Finding(
-        f"{ratio:.2f} x ({per_core[_PATTERNS]:,.0f} events/s and core)",
+        f"{ratio:.2f} x ({per_core[_PATTERNS]:,.0f} events/s and core){core}",
         f"{_PARSE} {per_core[_PARSE]:,.0f} events/s and core",
         _limits([-ratio], [-0.5], ["ratio"]),
         f"without any detector it is {per_core[_NOTHING] / per_core[_PARSE]:.2f} x, with `secrets-only` "
