@@ -81,16 +81,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 found.setdefault(f"{_THEIRS}, {url}", []).append(theirs)
     _print(found, options.streams)
     if options.json:
-        options.json.write_text(json.dumps(_summary(found, urls[0])) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(_summary(found, urls[0], ours=not options.urls)) + "\n", encoding="utf-8")
     return 0
 
 
-def _summary(found: dict[str, list[Figures]], url: str) -> dict[str, object]:
-    """The figures of ``url``, beside those of the model in this process and of the engines' own client."""
+def _summary(found: dict[str, list[Figures]], url: str, *, ours: bool) -> dict[str, object]:
+    """The figures of ``url``, beside those of the model in this process and of the engines' own client.
+
+    ``ours``: the server is the one that has nothing around the model.
+    """
+    server = "the protocol alone, no engine around the model" if ours else url
     here, there = _medians(found[_HERE]), _medians(found[url])
     summary: dict[str, object] = {
         "added50_ms": (there[0] - here[0]) * 1e3,
-        "baseline": f"in process {here[0] * 1e3:.2f} ms; {here[2]:,.0f} windows/s",
+        "baseline": f"in process {here[0] * 1e3:.2f} ms, {here[2]:,.0f} windows/s; server: {server}",
     }
     if theirs := found.get(f"{_THEIRS}, {url}"):
         summary["throughput_ratio"] = there[2] / _medians(theirs)[2]
