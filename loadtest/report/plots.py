@@ -116,10 +116,13 @@ def _latency(results: Results, figure: Figure) -> None:
             for name, latency in found.items()
         }
         _lines(axes, curves)
-        _finish(axes, "percentile", "delay, ms" if axes is left else "", legend=axes is right)
+        _finish(axes, "percentile", "delay, ms" if axes is left else "", legend=False)
         axes.set_title(title, fontsize="medium")
         axes.set_xticks([2, 10, 100, 1000], ["50", "90", "99", "99.9"])
         axes.minorticks_off()
+    figure.legend(
+        *right.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small", frameon=False
+    )
 
 
 def _length(results: Results, figure: Figure) -> None:
