@@ -217,7 +217,7 @@ async def test_beside_the_classifier(upstream: Upstream, make_guarded: MakeGuard
 
 
 async def sleeps(_request: web.Request) -> web.StreamResponse:
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(1.0)
     return completion("safe")
 
 
@@ -306,6 +306,11 @@ def stream_or_whole(upstream: Upstream, stream: bool) -> None:
     upstream.handler = whole
 
 
+def deadline(kind: str) -> float:
+    """Short only where it is to be missed: a busy machine is no fault."""
+    return 0.5 if kind == "timeout" else 30
+
+
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 async def test_a_guard_that_fails(
@@ -319,7 +324,7 @@ async def test_a_guard_that_fails(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     server.reply, kind = FAULTS[name]
-    proxy = await make_guarded(policy("redact"), guard_deadline=0.2)
+    proxy = await make_guarded(policy("redact"), guard_deadline=deadline(kind))
     port = await admin(proxy)
     stream_or_whole(upstream, stream)
     assert await readiness(port) == 503
@@ -346,7 +351,7 @@ async def test_fail_open_is_counted_apart(
     upstream: Upstream, make_guarded: MakeGuarded, server: GuardServer, name: str
 ) -> None:
     server.reply, kind = FAULTS[name]
-    proxy = await make_guarded(policy("block", "open"), guard_deadline=0.2)
+    proxy = await make_guarded(policy("block", "open"), guard_deadline=deadline(kind))
     stream_or_whole(upstream, stream=True)
     _, body = await post(proxy.url, stream=True)
     assert texts(body)[0, "content"] == ANSWER
@@ -443,8 +448,8 @@ async def test_so_many_requests_at_once_and_no_more(
 async def test_a_turn_that_does_not_come_is_a_fault(
     upstream: Upstream, make_guarded: MakeGuarded, server: GuardServer
 ) -> None:
-    server.pause = 0.2
-    proxy = await make_guarded(policy("redact"), guard_concurrency=1, guard_deadline=0.3)
+    server.pause = 0.6
+    proxy = await make_guarded(policy("redact"), guard_concurrency=1, guard_deadline=1.0)
     upstream.handler = streaming([chunk({"content": "Short."}), finish(), DONE])
     bodies = await asyncio.gather(*(post(proxy.url, stream=True) for _ in range(4)))
     answered = [body for _, body in bodies if "Short." in body]
@@ -455,8 +460,8 @@ async def test_a_turn_that_does_not_come_is_a_fault(
 async def test_a_long_text_is_not_all_due_at_once(
     upstream: Upstream, make_guarded: MakeGuarded, server: GuardServer
 ) -> None:
-    server.pause = 0.02
-    proxy = await make_guarded(policy("redact"), guard_concurrency=2, guard_deadline=0.5)
+    server.pause = 0.05
+    proxy = await make_guarded(policy("redact"), guard_concurrency=2, guard_deadline=1.5)
     text = "A sentence that is long enough for a segment. " * 100
     upstream.handler = streaming([chunk({"content": text}), finish(), DONE])
     _, body = await post(proxy.url, stream=True)
