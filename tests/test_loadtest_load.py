@@ -87,7 +87,7 @@ async def test_tokens_are_due_from_the_request_on_not_from_the_last_one(
         [times] = (await response.json()).values()
     assert stream.ended
     for number, at in enumerate(times):
-        assert at - began >= number / 250
+        assert at - began >= number / 250 - 0.002  # timers of the event loop count in milliseconds
 
 
 async def test_unpaced_responses_are_counted(client: aiohttp.ClientSession, upstream: str) -> None:
