@@ -1,6 +1,7 @@
 """The benchmark's own arithmetic, and one small run of all its parts."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from cotguard.detectors.contract import Detector
 from cotguard.policy import Policy
+from loadtest import contenders
 from loadtest.bench import Options, added, bench, medians
 from loadtest.exposition import Histogram
 from loadtest.hold import Holds, measure, quantile
@@ -71,7 +73,8 @@ def test_what_is_held_and_altered(balanced: tuple[Policy, tuple[Detector, ...]])
     assert max(holds.characters) >= len("ann.lee@example.com")
 
 
-async def test_a_small_benchmark() -> None:
+async def test_a_small_benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(contenders, "_NATIVE", tmp_path / "none")  # whether the core was compiled here or not
     options = Options(streams=2, rate=50, seconds=0.5, repeat=1, policies=("nothing",))
     said: list[str] = []
     report = await bench(options, said.append)
