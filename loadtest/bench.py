@@ -36,7 +36,7 @@ from loadtest.measure import Figures, paced, paced_load, unpaced
 from loadtest.serving import started
 from loadtest.tables import Column, table
 
-__all__ = ["ADDED", "Options", "added", "bench", "main", "medians"]
+__all__ = ["ADDED", "UNPACED", "Options", "added", "bench", "main", "medians"]
 
 ADDED = ("character50", "character99", "first50", "first99")
 """Figures of which the share that a proxy adds is told: `direct` has them too."""
@@ -62,7 +62,7 @@ _DELAYS = (
     Column("first50", "the first text, p50 ms", 1),
     Column("first99", "p99 ms", 1),
 )
-_UNPACED = (
+UNPACED = (
     Column("cpu", "CPU µs/event", 2),
     Column("ratio", "ratio", 2),
     Column("speed", "tokens/s", 0),
@@ -154,7 +154,7 @@ def _report(machine: str, options: Options, slow: Turns, fast: Turns) -> str:
     parts = [
         f"# cotguard {version('cotguard')}, cost of moderation\n\n{machine}\n",
         f"## Paced: {options.rate:g} tokens/s a stream, {load}\n\n{table('proxy', _PACED, rows)}",
-        f"## Unpaced: {_UNPACED_TOKENS} tokens a response, {load}\n\n{table('proxy', _UNPACED, medians(fast))}",
+        f"## Unpaced: {_UNPACED_TOKENS} tokens a response, {load}\n\n{table('proxy', UNPACED, medians(fast))}",
     ]
     if not options.planted:
         parts.insert(2, f"## Added, paced\n\n{table('proxy', _DELAYS, added(rows))}")

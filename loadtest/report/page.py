@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cotguard import __version__
-from loadtest.bench import medians
+from loadtest.bench import UNPACED, medians
 from loadtest.measure import Figures
 from loadtest.nginx import find_nginx
 from loadtest.report.results import RESULTS, Results, remote
@@ -37,12 +37,6 @@ _PACED = (
     Column("busy", "MiB", 0),
     Column("mock_busy", "mock MiB", 0),
     Column("client_busy", "client MiB", 0),
-)
-_UNPACED = (
-    Column("cpu", "CPU µs/event", 2),
-    Column("ratio", "ratio", 2),
-    Column("speed", "tokens/s", 0),
-    Column("share", "of one core", 2),
 )
 _CLASSIFIER = (
     Column("judging", "judging, share of the time", 2),
@@ -112,7 +106,7 @@ def _cost(results: Results) -> str:
         f"Paced: {plan['rate']:g} tokens/s a stream, {load}; `least` and `most` of the turns. Mock and client are the "
         f"other two processes.\n\n{table('proxy', _PACED, rows)}\n"
         f"Unpaced: as fast as it goes, many events in a read, {load}.\n\n"
-        f"{table('proxy', _UNPACED, medians(results['cost']['unpaced']))}"
+        f"{table('proxy', UNPACED, medians(results['cost']['unpaced']))}"
     )
 
 

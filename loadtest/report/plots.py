@@ -75,32 +75,25 @@ def _finish(axes: Axes, x: str, y: str, *, log_x: bool = True, log_y: bool = Tru
         axes.legend(fontsize="small", frameon=False)
 
 
-def _by_streams(section: str, figure: str) -> Callable[[Results], Curves]:
-    return lambda results: {
-        name: {float(streams): figures[figure] for streams, figures in points.items()}
-        for name, points in results[section].items()
-    }
-
-
 def _ticks(axes: Axes, values: list[float]) -> None:
     axes.set_xticks(values, [f"{value:,.0f}" for value in values])
     axes.minorticks_off()
 
 
-def _throughput(results: Results, figure: Figure) -> None:
-    axes = figure.subplots()
-    curves = _by_streams("concurrency", "speed")(results)
-    _lines(axes, curves)
-    _finish(axes, "streams at once, unpaced", "tokens/s", log_y=False)
-    _ticks(axes, sorted(next(iter(curves.values()))))
+def _by_streams(section: str, measured: str, x: str, y: str) -> Callable[[Results, Figure], None]:
+    """Draws what was ``measured`` in ``section`` against the number of streams."""
 
+    def draw(results: Results, figure: Figure) -> None:
+        axes = figure.subplots()
+        curves = {
+            name: {float(streams): figures[measured] for streams, figures in points.items()}
+            for name, points in results[section].items()
+        }
+        _lines(axes, curves)
+        _finish(axes, x, y, log_y=False)
+        _ticks(axes, sorted(next(iter(curves.values()))))
 
-def _cpu(results: Results, figure: Figure) -> None:
-    axes = figure.subplots()
-    curves = _by_streams("streams", "cpu")(results)
-    _lines(axes, curves)
-    _finish(axes, "streams at once, paced", "CPU µs per event", log_y=False)
-    _ticks(axes, sorted(next(iter(curves.values()))))
+    return draw
 
 
 def _latency(results: Results, figure: Figure) -> None:
@@ -169,9 +162,9 @@ def _queue(results: Results, figure: Figure) -> None:
 
 
 PLOTS: Mapping[str, Callable[[Results, Figure], None]] = {
-    "throughput": _throughput,
+    "throughput": _by_streams("concurrency", "speed", "streams at once, unpaced", "tokens/s"),
     "latency": _latency,
-    "cpu": _cpu,
+    "cpu": _by_streams("streams", "cpu", "streams at once, paced", "CPU µs per event"),
     "length": _length,
     "memory": _memory,
     "hold": _hold,
