@@ -8,6 +8,7 @@ every figure is within :data:`TOLERANCE`.
 import argparse
 import asyncio
 import math
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ __all__ = [
     "main",
     "need",
     "predict",
+    "tokens",
 ]
 
 POLICY = "balanced"
@@ -101,16 +103,22 @@ class Compared:
         return abs(self.deviation) <= TOLERANCE
 
 
-def predict(profile: Profile, point: dict[str, Any], event_seconds: float, variation: float) -> Prediction:
-    """The simulation of a measured point. Of the point it is told what was offered, and what a window took to judge."""
-    return simulate(
-        profile,
-        schedule(point["streams"]),
-        point["rate"],
-        event_seconds=event_seconds,
-        window_seconds=point["judging"] / point["windows"],
-        variation=variation,
-    )
+def predict(profile: Profile, point: dict[str, Any]) -> Prediction:
+    """The simulation of a measured point, the mean of its turns.
+
+    Of the point it is told what was offered, and what an event and judging a window took.
+    """
+    turns = [
+        simulate(
+            profile,
+            schedule(point["streams"], turn),
+            point["rate"],
+            event_seconds=loop_seconds(point),
+            window_seconds=point["judging"] / point["windows"],
+        )
+        for turn in range(point["turns"])
+    ]
+    return Prediction(*map(statistics.fmean, zip(*turns, strict=True)))
 
 
 def compare(prediction: Prediction, point: dict[str, Any]) -> list[Compared]:
@@ -168,14 +176,18 @@ async def _check(streams: int) -> list[Compared]:
     with started("loadtest.upstream") as upstream, started_cotguard(POLICY, upstream.urls[0], bundle=DEFAULT) as proxy:
         async with session() as client:
             site = Site(FULL, client, upstream, (proxy,), _note)
-            calm = await classifier_point(site, proxy, min(FULL.classifier_streams))
             point = await classifier_point(site, proxy, streams)
-    return compare(predict(profile, point, loop_seconds(point), calm["judging_variation"]), point)
+    return compare(predict(profile, point), point)
 
 
 def loop_seconds(point: dict[str, Any]) -> float:
     """What a token takes the event loop at a measured point: processor time that is not judging."""
-    return max(0.0, float(point["cpu"] - point["judging"]) / int(point["streams"] * point["tokens"]))
+    return max(0.0, float(point["cpu"] - point["judging"])) / tokens(point)
+
+
+def tokens(point: dict[str, Any]) -> int:
+    """All that were streamed at a measured point."""
+    return int(point["streams"] * point["tokens"] * point["turns"])
 
 
 def _note(said: str) -> None:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from cotguard.classifier.bundle import DEFAULT
 from loadtest.bench import medians
-from loadtest.capacity import TOLERANCE, Costs, compare, compared_table, loop_seconds, need, predict
+from loadtest.capacity import TOLERANCE, Costs, compare, compared_table, loop_seconds, need, predict, tokens
 from loadtest.contenders import cotguard
 from loadtest.dialects import DIALECTS
 from loadtest.report.results import Results
@@ -66,7 +66,7 @@ The simulation ([loadtest/simulation.py](../loadtest/simulation.py)) feeds the t
 once, to learn which token completes a window and which tokens are released by it; then streams that begin at random
 times pass an event loop and a queue with the batch rule of the proxy. It is told how long judging a window took at the
 measured point, since with {cores} cores for all processes that depends on what else runs (here {least:.1f} to
-{most:.1f} ms), what an event took the loop, and the variation of judging at the calmest point; all else follows.
+{most:.1f} ms), and what an event took the loop; all else follows. Measured and simulated are the same three schedules.
 
 {checked} streams, `balanced`, `{bundle}`, checked to {tolerance:.0%}:
 
@@ -96,7 +96,7 @@ def costs(results: Results) -> dict[str, Costs]:
     loop = found[_PATTERNS].loop
     for bundle, figures in results["classifier"].items():
         point = max(figures["points"].values(), key=lambda each: int(each["streams"]))
-        whole = point["cpu"] / (point["streams"] * point["tokens"])
+        whole = point["cpu"] / tokens(point)
         found[f"balanced, {bundle}"] = Costs(loop, max(0.0, whole - loop), stream_bytes, fresh[bundle])
     return found
 
@@ -109,10 +109,7 @@ def render(results: Results, profile: Profile, checked: int) -> str:
     windows = float(profile.windows.mean())
     event_bytes = len(DIALECTS["chat"].token("reasoning", " word"))
     each = [point["judging"] / point["windows"] * 1e3 for point in points.values()]
-    variation = _calm(points)["judging_variation"]
-    predictions = {
-        streams: predict(profile, point, loop_seconds(point), variation) for streams, point in points.items()
-    }
+    predictions = {streams: predict(profile, point) for streams, point in points.items()}
     return _TEXT.format(
         machine=machine,
         cores=machine.partition(" cores")[0].rpartition(" ")[2],
@@ -184,11 +181,6 @@ def _accelerators(windows: float) -> str:
     return table("", [Column(str(speed), f"{speed:,} windows/s", 0) for speed in _GPU_WINDOWS], rows)
 
 
-def _calm(points: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """The point with the fewest streams."""
-    return points[min(points, key=int)]
-
-
 def _all_points(compared: Mapping[str, Sequence[Any]]) -> str:
     names = [row.figure for row in next(iter(compared.values()))]
     rows = (
@@ -209,7 +201,6 @@ def _draw_queue(points: Mapping[str, dict[str, Any]], profile: Profile) -> Figur
             busiest["rate"],
             event_seconds=loop_seconds(busiest),
             window_seconds=busiest["judging"] / busiest["windows"],
-            variation=_calm(points)["judging_variation"],
         )
         for streams in _CURVE
     }

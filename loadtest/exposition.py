@@ -32,16 +32,6 @@ class Histogram:
         """0 without observations."""
         return self.total / self.count if self.count else 0.0
 
-    @property
-    def variation(self) -> float:
-        """Standard deviation over mean, as if observations were spread evenly within their buckets."""
-        bounds, square, below = sorted(self.counts), 0.0, 0.0
-        for lower, upper in pairwise((0.0, *bounds)):
-            top = lower if upper == float("inf") else upper
-            square += (self.counts[upper] - below) * (lower**2 + lower * top + top**2) / 3
-            below = self.counts[upper]
-        return max(0.0, square / self.count / self.mean**2 - 1) ** 0.5 if self.total else 0.0
-
     def quantile(self, share: float) -> float:
         """Linear within its bucket; the last bound at most; 0 without observations."""
         wanted = share * self.count

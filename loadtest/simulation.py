@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,8 +109,7 @@ def _nobody(windows: Sequence[Window]) -> Sequence[Answer]:
     raise LookupError(f"{len(windows)} windows, and no classifier")
 
 
-@dataclass(frozen=True)
-class Prediction:
+class Prediction(NamedTuple):
     """Seconds; shares of one core for the utilisations. ``loop``: of the event loop, ``judging``: of the classifier."""
 
     wait_mean: float
@@ -130,22 +130,13 @@ def simulate(
     *,
     event_seconds: float,
     window_seconds: float,
-    variation: float = 0.0,
     at_once: int = 4,
     threads: int = 1,
 ) -> Prediction:
     """Streams that begin at ``begins`` and bring ``rate`` tokens a second, through one worker.
 
-    Judging a window takes ``window_seconds`` on average, gamma distributed with the standard deviation ``variation``
-    over mean.
+    Judging a window takes ``window_seconds``, every time.
     """
-    draw = np.random.default_rng(0)
-
-    def judge(windows: int) -> float:
-        if not variation:
-            return windows * window_seconds
-        return float(draw.gamma(windows / variation**2, window_seconds * variation**2))
-
     count = len(profile.windows)
     sent = np.asarray(begins, dtype=np.float64)[:, None] + np.arange(count) / rate
     order = np.argsort(sent, axis=None, kind="stable")
@@ -154,7 +145,7 @@ def simulate(
     handled[order] = loop.done
     asked = np.repeat(np.arange(sent.size), np.tile(profile.windows, len(sent)))
     asked = asked[np.argsort(handled[asked], kind="stable")]
-    judged = serve(handled[asked], judge, most=at_once, servers=threads)
+    judged = serve(handled[asked], lambda windows: windows * window_seconds, most=at_once, servers=threads)
     answered = handled.copy()
     np.maximum.at(answered, asked, judged.done)
     ready = np.maximum.accumulate(answered.reshape(sent.shape), axis=1)

@@ -51,7 +51,7 @@ def _point(streams: int) -> dict[str, float]:
         "windows": 288.0,
         "batches": 200.0,
         "judging": 1.0,
-        "judging_variation": 0.2,
+        "turns": 3,
     }
 
 

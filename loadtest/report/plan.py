@@ -35,6 +35,7 @@ class Plan:
     hold_tokens: int = 1000
     bundles: Sequence[str] = (DEFAULT, *(name for name in ready_bundles() if name != DEFAULT))
     classifier_streams: Sequence[int] = (16, 32, 48, 64)
+    classifier_turns: int = 3
     classifier_tokens: int = 400
     classifier_lengths: Sequence[int] = (1_000, 3_000, 10_000, 30_000)
     compared: Sequence[str] = (DIRECT, *BASELINES, NGINX, _NOTHING, _SECRETS, _PATTERNS, compiled("patterns-only"))

@@ -17,7 +17,7 @@ from loadtest.contenders import Contender, lineup, started_cotguard
 from loadtest.exposition import histograms
 from loadtest.hold import Holds, quantile
 from loadtest.hold import measure as measure_hold
-from loadtest.load import Load, delays, stream_scheduled
+from loadtest.load import Delay, Load, delays, stream_scheduled
 from loadtest.measure import Figures, account, memory, open_loop, paced, paced_load, unpaced
 from loadtest.percentiles import Percentiles
 from loadtest.report.plan import Plan
@@ -198,42 +198,48 @@ async def classifier(site: Site) -> Found:
     return found
 
 
-def schedule(streams: int) -> list[float]:
+def schedule(streams: int, turn: int = 0) -> list[float]:
     """When the streams of a classifier's measurement begin: at random, and the same for the simulation."""
-    draw = random.Random(streams)  # noqa: S311  # a schedule, no secret
+    draw = random.Random(f"{streams} {turn}")  # noqa: S311  # a schedule, no secret
     return sorted(draw.uniform(0, _START_WITHIN_SECONDS) for _ in range(streams))
 
 
 async def classifier_point(site: Site, contender: Contender, streams: int) -> Found:
-    """Paced streams through the classifier: seconds, and what its queue's histograms grew by."""
+    """Paced streams through the classifier, in several turns: seconds, and what its queue's histograms grew by.
+
+    How long windows wait depends on which streams happen to fall together: every turn has its own schedule.
+    """
     assert contender.server is not None  # noqa: S101  # it is cotguard
     assert contender.admin is not None  # noqa: S101  # same
     load = Load(streams, site.plan.classifier_tokens, site.plan.rate)
+    ends, elapsed, failed = script(load.tokens, planted=False).ends, 0.0, 0
+    found: list[Delay] = []
     before, cpu_before = await histograms(site.client, contender.admin), contender.server.cpu_seconds
-    began = time.monotonic()
-    seen = await stream_scheduled(site.client, contender.url, load, schedule(streams))
-    elapsed, cpu = time.monotonic() - began, contender.server.cpu_seconds - cpu_before
-    after = await histograms(site.client, contender.admin)
-    sent = await account(site.client, site.upstream)
+    for turn in range(site.plan.classifier_turns):
+        began = time.monotonic()
+        seen = await stream_scheduled(site.client, contender.url, load, schedule(streams, turn))
+        elapsed += time.monotonic() - began
+        failed += sum(not stream.ended for stream in seen)
+        for stream, times in zip(seen, await account(site.client, site.upstream), strict=True):
+            found += delays(ends, times, stream.arrivals)
+    cpu, after = contender.server.cpu_seconds - cpu_before, await histograms(site.client, contender.admin)
     wait, batch, judged = (
         after[f"cotguard_classifier_{name}"] - before[f"cotguard_classifier_{name}"]
         for name in ("wait_seconds", "batch_windows", "batch_seconds")
     )
-    ends = script(load.tokens, planted=False).ends
-    found = [delay for stream, times in zip(seen, sent, strict=True) for delay in delays(ends, times, stream.arrivals)]
     seconds, late = [delay.seconds for delay in found], sorted(delay.tokens for delay in found)
     tokens = Percentiles(seconds)
     return {
         "streams": streams,
         "tokens": load.tokens,
         "rate": load.rate,
-        "failed": sum(not stream.ended for stream in seen),
+        "turns": site.plan.classifier_turns,
+        "failed": failed,
         "seconds": elapsed,
         "cpu": cpu,
         "windows": batch.total,
         "batches": batch.count,
         "judging": judged.total,
-        "judging_variation": judged.variation,
         "wait_mean": wait.mean,
         "wait50": wait.quantile(0.5),
         "wait99": wait.quantile(0.99),
