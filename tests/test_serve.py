@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import resource
 import signal
 import socket
 import sys
@@ -327,3 +328,13 @@ async def test_settings_that_cannot_be_served(tmp_path: Path, workers: int) -> N
     assert process.returncode == 2
     expected = f"listen: {address}: Address already in use" if workers else "workers: write a number"
     assert told.decode().startswith(expected)
+
+
+async def test_as_many_files_may_be_open_as_the_system_allows(upstream: Upstream, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        async with serving(upstream.url, tmp_path) as served:
+            assert psutil.Process(served.process.pid).rlimit(psutil.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

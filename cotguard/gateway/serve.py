@@ -10,6 +10,7 @@ import ctypes
 import gc
 import logging
 import multiprocessing
+import resource
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -30,7 +31,7 @@ from cotguard.gateway.workers import METRICS, READINESS, STOP_SIGNALS, serve_wor
 from cotguard.policy import Policy, load
 from cotguard.telemetry.totals import Snapshot, snapshot
 
-__all__ = ["serve"]
+__all__ = ["open_many_files", "serve"]
 
 _BACKLOG = 4096
 _FAREWELL_SECONDS = 2
@@ -49,6 +50,7 @@ def serve(settings: Settings, workers: int) -> int:
     _check_address("listen", settings.listen, shared=workers > 1)
     _check_address("admin_listen", settings.admin_listen, shared=False)
     logging.basicConfig(level=logging.INFO, format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s")
+    open_many_files()
     policy = load(settings.policy)
     # Once, before any fork: workers share what is loaded.
     moderation = _Moderation(policy, build(policy, settings.bundle, settings.served, settings.guard))
@@ -61,6 +63,12 @@ def serve(settings: Settings, workers: int) -> int:
     work = partial(_work, settings, moderation)
     patience = max(settings.classifier_deadline, settings.guard_deadline) + 1  # a worker may ask its models first
     return serve_workers(workers, work, *_address(settings.admin_listen), patience=patience)
+
+
+def open_many_files() -> None:
+    """Allow what the system allows: a stream is two sockets, and the customary limit of 1,024 is for ``select``."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _give_memory_back() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import uvloop
 
+from cotguard.gateway.serve import open_many_files
 from loadtest.report.page import write
 from loadtest.report.plan import FULL, QUICK
 from loadtest.report.results import measure, read
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = {} if options.only is None else read(options.folder)
     names = SECTIONS if options.only is None else options.only
     if names:
+        open_many_files()  # of this process and of those it starts
         results = uvloop.run(measure(QUICK if options.quick else FULL, names, options.folder, results))
     page = write(results, options.folder)
     sys.stdout.write(f"{page}\n")

@@ -167,8 +167,9 @@ def _streams(results: Results) -> str:
         f"Paced: {plan['rate']:g} tokens/s a stream, or less where there are so many streams that all of them would "
         f"bring more than {plan['most_events']:,.0f} events/s.\n\n{_by_streams('streams', 'cpu', 1)(results)}\n"
         f"How the cost of one event on every stream grows with the streams:\n\n{cells(_GROWTH, rows, right=True)}\n"
-        "With few streams events come one at a time, and every one pays for its own wake-up: powers below 1. Where the "
-        "cost of an event rises again with very many slow streams, the reason was not looked into; caches are a guess."
+        "With few streams events come one at a time, and every one pays for its own wake-up: powers below 1. With "
+        "many slow streams an event finds its stream's state no longer in the processor's caches: its cost rises from "
+        "there on, until no stream's is, and no further."
     )
 
 

@@ -30,6 +30,8 @@ class Plan:
     most_events: float = 3200.0
     """Events a second of all paced streams together: with more streams each of them is slower."""
     streams: Sequence[int] = (1, 4, 16, 64, 256, 1024)
+    more_streams: Sequence[int] = (4096,)
+    """On top, where each is slow."""
     memory_streams: Sequence[int] = (128, 1024)
     lengths: Sequence[int] = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
     hold_tokens: int = 1000
@@ -58,6 +60,7 @@ QUICK = Plan(
     stream_tokens=10,
     open_seconds=0.4,
     streams=(2,),
+    more_streams=(),
     memory_streams=(2,),
     lengths=(300, 1000),
     bundles=(),

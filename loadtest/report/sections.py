@@ -108,7 +108,7 @@ async def streams(site: Site) -> Found:
     """Paced streams at several numbers of them."""
     plan, found = site.plan, Found()
     for contender in site.chosen(plan.scaled):
-        for count in plan.streams:
+        for count in (*plan.streams, *plan.more_streams):
             site.note(f"{contender.name}, {count} streams")
             load = paced_load(count, plan.rate_of(count), plan.seconds / 2)
             figures = await paced(site.client, contender, site.upstream, load)
