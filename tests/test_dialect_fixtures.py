@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2
 import openai
 import pytest
+from dialect_kit import ask
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from cotguard.detectors.contract import Detector
@@ -146,7 +147,7 @@ def request(seen: dict[int, Seen], *, streamed: bool) -> Prepared:
     names = {name for mine in seen.values() for _, name, _ in mine.calls.values()}
     tools = [{"type": "function", "function": {"name": name}} for name in sorted(names)]
     body = {"model": "m", "messages": [], "stream": streamed, "tools": tools, "n": max(seen, default=0) + 1}
-    return DIALECT.prepare(json.dumps(body).encode())
+    return ask(DIALECT, "chat", body)
 
 
 SHADOW = "version: 1\nname: t\nmode: shadow\nrules:\n  - entities: [ALL]\n    action: redact\n"
@@ -163,7 +164,8 @@ def new_exchange(request: pytest.FixtureRequest, balanced: tuple[Policy, tuple[D
 
 def moderate(data: bytes, prepared: Prepared, new_exchange: NewExchange, size: int) -> bytes:
     """A stream with the dialect between, read in pieces of ``size`` bytes."""
-    translator = DIALECT.stream(prepared, new_exchange(prepared))
+    translator = DIALECT.stream(prepared, new_exchange(prepared), "text/event-stream")
+    assert translator is not None
     out = b""
     try:
         for at in range(0, len(data), size):
@@ -234,7 +236,8 @@ def test_there_are_recordings_of_both_kinds() -> None:
 def test_a_recorded_error_keeps_its_code_and_loses_its_text(new_exchange: NewExchange) -> None:
     path = next((SHARED / "fixtures").rglob("pydantic-ai__groq__test_tool_use_failed_error_streaming.0.sse"))
     prepared = request({0: Seen()}, streamed=True)
-    translator = DIALECT.stream(prepared, new_exchange(prepared))
+    translator = DIALECT.stream(prepared, new_exchange(prepared), "text/event-stream")
+    assert translator is not None
     with pytest.raises(UpstreamFault) as raised:
         translator.receive(path.read_bytes())
     assert raised.value.kind is ErrorKind.UPSTREAM_ERROR

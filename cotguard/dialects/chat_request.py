@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.chat_format import Format
 from cotguard.dialects.contract import ErrorKind, Prepared, Refused
-from cotguard.framing.json import JSONError, dumps, loads
+from cotguard.dialects.request import bad, flag, integer, items, read_body, string, texts, without
+from cotguard.framing.json import dumps
 
 __all__ = ["MAX_CHOICES", "prepare"]
 
@@ -25,64 +26,21 @@ _STREAM_OPTIONS = ("include_usage", "continuous_usage_stats")
 
 def prepare(data: bytes, form: Format) -> Prepared:
     """See the module. Raises :class:`Refused`."""
-    try:
-        body = loads(data)
-    except JSONError:
-        raise _bad("The request body is not valid JSON.") from None
-    if not isinstance(body, dict):
-        raise _bad("The request body must be a JSON object.")
-    for name in sorted(form.refused):
-        if body.get(name) not in (None, False):
-            raise Refused(400, ErrorKind.UNSUPPORTED, f"The field '{name}' is not supported here.")
+    body = without(read_body(data), form.stripped, form.refused)
     if body.get("modalities") not in (None, [], ["text"]):
         raise Refused(400, ErrorKind.UNSUPPORTED, "Only the modality 'text' is supported here.")
-    body = {name: value for name, value in body.items() if name not in form.stripped and name not in form.refused}
-    stream = _flag(body, "stream")
+    stream = flag(body, "stream")
     options = _stream_options(body, stream=stream)
     return Prepared(
         body=dumps(body),
-        model=_model(body),
+        model=string(body, "model"),
         stream=stream,
         facts=RequestFacts(tuple(_system_prompts(body)), _last_user_message(body)),
         tools=frozenset(_tool_names(body)),
         stops=frozenset(_stops(body)),
         usage_requested=options.get("include_usage") is True,
-        choices=_choices(body),
+        choices=integer(body, "n", 1, MAX_CHOICES, default=1),
     )
-
-
-def _bad(message: str) -> Refused:
-    return Refused(400, ErrorKind.BAD_REQUEST, message)
-
-
-def _flag(body: Mapping[str, object], name: str) -> bool:
-    value = body.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise _bad(f"The field '{name}' must be a boolean.")
-    return bool(value)
-
-
-def _list(body: Mapping[str, object], name: str) -> list[object]:
-    value = body.get(name)
-    if value is not None and not isinstance(value, list):
-        raise _bad(f"The field '{name}' must be an array.")
-    return value or []
-
-
-def _model(body: Mapping[str, object]) -> str:
-    model = body.get("model")
-    if model is not None and not isinstance(model, str):
-        raise _bad("The field 'model' must be a string.")
-    return model or ""
-
-
-def _choices(body: Mapping[str, object]) -> int:
-    count = body.get("n")
-    if count is None:
-        return 1
-    if type(count) is not int or not 1 <= count <= MAX_CHOICES:
-        raise _bad(f"The field 'n' must be an integer from 1 to {MAX_CHOICES}.")
-    return count
 
 
 def _stream_options(body: dict[str, object], *, stream: bool) -> dict[str, object]:
@@ -91,8 +49,8 @@ def _stream_options(body: dict[str, object], *, stream: bool) -> dict[str, objec
     if options is None or not stream:
         return {}
     if not isinstance(options, dict):
-        raise _bad("The field 'stream_options' must be an object.")
-    kept: dict[str, object] = {name: _flag(options, name) for name in _STREAM_OPTIONS if name in options}
+        raise bad("The field 'stream_options' must be an object.")
+    kept: dict[str, object] = {name: flag(options, name) for name in _STREAM_OPTIONS if name in options}
     if "include_obfuscation" in options:
         kept["include_obfuscation"] = False
     if kept:
@@ -101,36 +59,27 @@ def _stream_options(body: dict[str, object], *, stream: bool) -> dict[str, objec
 
 
 def _system_prompts(body: Mapping[str, object]) -> Iterator[str]:
-    for message in _list(body, "messages"):
+    for message in items(body, "messages"):
         if not isinstance(message, dict):
-            raise _bad("Every message must be an object.")
+            raise bad("Every message must be an object.")
         if message.get("role") in _SYSTEM_ROLES:
-            yield from _text(message.get("content"))
+            yield from texts(message.get("content"))
 
 
 def _last_user_message(body: Mapping[str, object]) -> str:
-    for message in reversed(_list(body, "messages")):
+    for message in reversed(items(body, "messages")):
         if isinstance(message, dict) and message.get("role") == "user":
-            return "".join(_text(message.get("content")))
+            return "".join(texts(message.get("content")))
     return ""
 
 
-def _text(content: object) -> Iterator[str]:
-    """The text of a message, if it has any."""
-    if isinstance(content, str):
-        yield content
-    elif isinstance(content, list):
-        parts = (part.get("text") for part in content if isinstance(part, dict))
-        yield "\n".join(text for text in parts if isinstance(text, str))
-
-
 def _tool_names(body: Mapping[str, object]) -> Iterator[str]:
-    for tool in _list(body, "tools"):
+    for tool in items(body, "tools"):
         if not isinstance(tool, dict):
-            raise _bad("Every tool must be an object.")
+            raise bad("Every tool must be an object.")
         for form in ("function", "custom"):
             yield from _name(tool.get(form))
-    for function in _list(body, "functions"):
+    for function in items(body, "functions"):
         yield from _name(function)
 
 

@@ -24,7 +24,7 @@ from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
 from cotguard.dialects.memo import Memo, remembered
 from cotguard.dialects.table import HOLE
 from cotguard.framing.json import JSONError, dumps, loads
-from cotguard.framing.sse import KEEP_ALIVE, FramingError, Reader, event, is_done, parse
+from cotguard.framing.sse import KEEP_ALIVE, FramingError, Reader, ServerSentEvents, event, is_done, parse
 from cotguard.moderation.exchange import Exchange
 
 __all__ = ["ChatStream"]
@@ -54,6 +54,8 @@ def _skeleton(chunk: dict[str, object], piece: Piece) -> object:
 
 class ChatStream:
     """A :class:`~cotguard.dialects.contract.Translator`."""
+
+    content_type = ServerSentEvents.content_type
 
     def __init__(self, form: Format, prepared: Prepared, exchange: Exchange) -> None:
         self._form = form
@@ -182,7 +184,7 @@ class ChatStream:
         self._unlike += 1
         if self._unlike & (self._unlike - 1):
             return  # where every chunk has something of its own, learning would be in vain: try less and less often
-        memo = remembered(block, piece.text, _skeleton(chunk, piece))
+        memo = remembered(block, piece.text, "", _skeleton(chunk, piece), parse)
         if memo is not None:
             self._likes[choice.index] = _Like(memo, choice, piece.key)
 
