@@ -13,6 +13,8 @@ _REQUEST = frozenset(
         "openai-organization",
         "openai-project",
         "openai-beta",
+        "anthropic-version",
+        "anthropic-beta",
         "user-agent",
         "x-request-id",
         "idempotency-key",
@@ -23,7 +25,7 @@ _REQUEST = frozenset(
 _RESPONSE = frozenset(
     {"x-request-id", "request-id", "openai-processing-ms", "openai-version", "retry-after", "retry-after-ms"}
 )
-_RATE_LIMIT = re.compile(r"x-ratelimit-[a-z-]{1,40}\Z")
+_RATE_LIMIT = re.compile(r"(x|anthropic)-ratelimit-[a-z-]{1,40}\Z")
 _VALUE = re.compile(r"[\x20-\x7e]{0,256}\Z")
 
 
