@@ -64,7 +64,7 @@ class MessagesStream(EventStream):
         self._stopped = False  # whether a stop reason came
         self._called = False  # whether a call of a client's tool was passed on
         self._thought = False
-        self._blocks: dict[int, _Block] = {}  # under way, by the upstream's number
+        self._open: dict[int, _Block] = {}  # under way, by the upstream's number
         self._count = 0  # blocks that have a number
         self._written = -1  # the block whose start was written and whose stop was not
         self._pending = 0  # characters in blocks that are held
@@ -167,7 +167,7 @@ class MessagesStream(EventStream):
 
     def _start_block(self, document: dict[str, Any]) -> None:
         index, block = self._index(document), document.get("content_block")
-        for each in [each for each, open_ in self._blocks.items() if each == index or open_.kind in _CHANNELS]:
+        for each in [each for each, open_ in self._open.items() if each == index or open_.kind in _CHANNELS]:
             self._end_unfinished(each)
         self._begin(index, block)
 
@@ -176,15 +176,15 @@ class MessagesStream(EventStream):
         kept = copied.root["content"]
         kind: str = kept[0]["type"] if kept else ""
         if kind in _CHANNELS:
-            self._blocks[index] = self._begin_prose(kind, sent, copied)
+            self._open[index] = self._begin_prose(kind, sent, copied)
         elif kind in _CALLS:
-            self._blocks[index] = _Block(kind, "input_json_delta", copied)
+            self._open[index] = _Block(kind, "input_json_delta", copied)
         elif kind == _SUMMARY:
-            self._blocks[index] = block = _Block(kind, "compaction_delta", copied)
+            self._open[index] = block = _Block(kind, "compaction_delta", copied)
             for text in copied.texts:
                 self._hold(block, text.text)
         else:
-            self._blocks[index] = _Block(kind, "", copied)
+            self._open[index] = _Block(kind, "", copied)
             if kept and self.whole(copied):
                 self._write_block(kept[0], None)
 
@@ -209,7 +209,7 @@ class MessagesStream(EventStream):
         return block
 
     def _take_delta(self, document: dict[str, Any]) -> Fed | None:
-        block = self._blocks.get(self._index(document))
+        block = self._open.get(self._index(document))
         if block is None:
             raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _MISPLACED)
         sent = document.get("delta")
@@ -240,18 +240,18 @@ class MessagesStream(EventStream):
         block.pieces.append(text)
 
     def _end_blocks(self) -> None:
-        for index in list(self._blocks):
+        for index in list(self._open):
             self._end_unfinished(index)
 
     def _end_unfinished(self, index: int) -> None:
         """End a block that the upstream did not end. A call may be whole nevertheless."""
-        block = self._blocks[index]
+        block = self._open[index]
         if block.kind in _CALLS and not _is_whole(_arguments(block)):
             block.kind = ""
         self._end_block(index)
 
     def _end_block(self, index: int) -> None:
-        block = self._blocks.pop(index, None)
+        block = self._open.pop(index, None)
         if block is None:
             return
         self._pending -= sum(map(len, block.pieces))
