@@ -18,7 +18,17 @@ from cotguard.spans import ChannelKind
 DETECTORS: tuple[Detector, ...] = build(load("balanced"))
 REDACT = parse("version: 1\nname: t\nrules:\n  - entities: [ALL]\n    action: redact\n", "t.yaml", None)
 BLOCK = parse("version: 1\nname: t\nrules:\n  - entities: [CREDIT_CARD]\n    action: block\n", "t.yaml", None)
-FRAGMENTS = ["ann.lee@example.com", "4111 1111", " 1111 1111", "so ", "an", "and that is it, then. ", "536-22-", "8145", ""]
+FRAGMENTS = [
+    "ann.lee@example.com",
+    "4111 1111",
+    " 1111 1111",
+    "so ",
+    "an",
+    "and that is it, then. ",
+    "536-22-",
+    "8145",
+    "",
+]
 TEXTS = st.lists(st.sampled_from(FRAGMENTS), max_size=4).map("".join)
 REASONING, OUTPUT, CALL = ChannelKind.REASONING, ChannelKind.OUTPUT, ChannelKind.TOOL_CALL
 BLOCKS = st.lists(
