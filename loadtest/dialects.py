@@ -102,7 +102,7 @@ def _block(index: int, **fields: str) -> bytes:
     return _anthropic("content_block_start", index=index, content_block=fields)
 
 
-_MESSAGE = {
+_MESSAGE: Mapping[str, object] = {
     "id": "msg_0f3c9a",
     "type": "message",
     "role": "assistant",

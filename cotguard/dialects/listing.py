@@ -1,10 +1,12 @@
 """The dialects as people read them: for the command line, and as the table in the README, which a test compares."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from cotguard.dialects.contract import Dialect, Route
 
 __all__ = ["markdown", "plain"]
+
+_SHOWN = 4
 
 
 def plain(dialects: Iterable[Dialect]) -> str:
@@ -26,7 +28,7 @@ def _paragraph(dialect: Dialect) -> Iterator[str]:
 
 
 def markdown(dialects: Iterable[Dialect]) -> str:
-    """A row for each dialect."""
+    """A row for each dialect, with its first paths."""
     lines = ["| dialect | spoken by | moderated | structure only |", "|---|---|---|---|"]
     for dialect in dialects:
         moderated, lookups = (_cell(routes) for routes in (_moderated(dialect), _lookups(dialect)))
@@ -34,8 +36,9 @@ def markdown(dialects: Iterable[Dialect]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(routes: Iterable[Route]) -> str:
-    return "<br>".join(f"`{route.method} {route.path}`" for route in routes)
+def _cell(routes: Sequence[Route]) -> str:
+    shown = [f"`{route.method} {route.path}`" for route in routes[:_SHOWN]]
+    return "<br>".join([*shown, f"and {len(routes) - _SHOWN} more"] if len(routes) > _SHOWN else shown)
 
 
 def _moderated(dialect: Dialect) -> list[Route]:
