@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,7 @@ def test_a_value_across_two_blocks(balanced: Moderation, size: int) -> None:
     for blocks in pairs:
         found = "".join(delivered(message([started(), *blocks, *ended()], balanced, size=size)))
         assert found == "It is [CREDIT_CARD][CREDIT_CARD], and that is all there is to say about it."
-        in_whole = [{"type": each, each: value} for each, value in zip(("thinking", "text"), ("4111 1111 ", "1111 1111"))]
+        in_whole = [{"type": "thinking", "thinking": "4111 1111 "}, {"type": "text", "text": "1111 1111"}]
         assert "1111" not in "".join(delivered(sdk_body(body(DIALECT, prepared(), balanced, whole(in_whole)))))
 
 
@@ -187,7 +188,10 @@ def test_ciphertext_is_stripped_and_leaves_no_gap() -> None:
     out = stream(DIALECT, prepared(), shadow(), sse(*documents, *ended()))
     assert CANARY.encode() not in out
     assert [each["type"] for each in sdk_stream(out)["content"]] == ["thinking", "text"]
-    blocks = [{"type": "redacted_thinking", "data": CANARY}, {"type": "thinking", "thinking": "so", "signature": CANARY}]
+    blocks = [
+        {"type": "redacted_thinking", "data": CANARY},
+        {"type": "thinking", "thinking": "so", "signature": CANARY},
+    ]
     out = body(DIALECT, prepared(), shadow(), whole(blocks))
     assert json.loads(out)["content"] == [{"type": "thinking", "thinking": "so", "signature": ""}]
 
@@ -197,7 +201,11 @@ def test_ciphertext_is_stripped_and_leaves_no_gap() -> None:
 
 @pytest.mark.parametrize("size", [1, 17, 10**9])
 def test_calls_of_declared_tools_come_whole(balanced: Moderation, size: int) -> None:
-    documents = [started(), *text(0, "I write."), *call(1, "", '{"to": "ann.l', 'ee@example.com", "n": 4111111', "111111111}")]
+    documents = [
+        started(),
+        *text(0, "I write."),
+        *call(1, "", '{"to": "ann.l', 'ee@example.com", "n": 4111111', "111111111}"),
+    ]
     documents += [*call(2, '{"a": 1}', name="other"), *call(3), *ended("tool_use")]
     found = message(documents, balanced, size=size)
     assert [each["type"] for each in found["content"]] == ["text", "tool_use", "tool_use"]
@@ -394,7 +402,7 @@ def test_every_text_of_a_block_is_moderated(content: dict[str, Any]) -> None:
         out = stream(DIALECT, prepared(), moderation, sse(*documents), size=size)
         events(out)
         assert CANARY not in out.decode()
-        assert b"so [" in out
+        assert "so [" in json.dumps(sdk_stream(out))
         assert sdk_stream(out)["content"][1]["text"] == "ok"
     out = body(DIALECT, prepared(), moderation, whole([content, {"type": "text", "text": "ok"}]))
     assert CANARY not in out.decode()
@@ -431,7 +439,9 @@ AROUND: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("fields", [pytest.param(each, id=name) for name, each in AROUND.items()])
 def test_what_surrounds_blocks_holds_no_text(fields: dict[str, Any]) -> None:
     last, stop = ended(**fields)
-    outer = {name: fields[name] for name in ("usage", "context_management", "input_transformations") if name in fields}
+    outer: dict[str, Any] = {
+        name: fields[name] for name in ("usage", "context_management", "input_transformations") if name in fields
+    }
     out = stream(DIALECT, prepared(), shadow(), sse(started(**fields), *text(0, "ok"), {**last, **outer}, stop))
     assert CANARY not in out.decode()
     assert delivered(sdk_stream(out)) == ["ok"]
@@ -441,7 +451,10 @@ def test_what_surrounds_blocks_holds_no_text(fields: dict[str, Any]) -> None:
 
 
 def test_deltas_hold_no_other_text() -> None:
-    deltas = [{"type": "text_delta", "text": "ok", "x": CANARY}, {"type": "x_delta", "text": CANARY}]
+    deltas: list[dict[str, Any]] = [
+        {"type": "text_delta", "text": "ok", "x": CANARY},
+        {"type": "x_delta", "text": CANARY},
+    ]
     deltas += [{"type": "thinking_delta", "thinking": CANARY}, {"type": "input_json_delta", "partial_json": CANARY}]
     documents = [started(), *block(0, {"type": "text", "text": ""}, *deltas), {"type": "x_event", "text": CANARY}]
     named = b"event: x\ndata: " + json.dumps(documents[2]).encode().replace(b"ok", CANARY.encode()) + b"\n\n"
@@ -466,7 +479,8 @@ def test_a_summary_comes_whole(balanced: Moderation) -> None:
 
 def test_citations_follow_their_text(balanced: Moderation) -> None:
     citation = {"type": "page_location", "cited_text": "ann.lee@example.com", "document_index": 0}
-    deltas = [{"type": "citations_delta", "citation": citation}, {"type": "text_delta", "text": "It says 4111 1111"}]
+    deltas: list[dict[str, Any]] = [{"type": "citations_delta", "citation": citation}]
+    deltas += [{"type": "text_delta", "text": "It says 4111 1111"}]
     documents = [started(), *block(0, {"type": "text", "text": "", "citations": []}, *deltas)]
     found = message([*documents, *text(1, " 1111 1111, and that is all there is to say."), *ended()], balanced, size=3)
     assert found["content"][0]["citations"] == [{**citation, "cited_text": "[EMAIL_ADDRESS]"}]
@@ -494,6 +508,46 @@ def test_planted_values_however_they_are_cut(balanced: Moderation, planted: Plan
     out = sdk_body(body(DIALECT, prepared(), balanced, whole(blocks)))
     assert delivered(out) == [label, label]
     assert (out["content"][1]["content"]["stdout"], out["content"][1]["content"]["stderr"]) == (label, label)
+
+
+def random_blocks(random_: random.Random) -> list[dict[str, Any]]:
+    """Blocks of all kinds, some with values, whole ones and such as are cut anywhere."""
+    documents: list[dict[str, Any]] = []
+    for index in range(random_.randint(1, 6)):
+        said = "".join(
+            random_.choice((carried(random_.choice(PLANTED)), "so it goes ", "4111 1111 ")) for _ in range(2)
+        )
+        arguments = json.dumps({"a": said})
+        at = random_.randint(0, len(said))
+        kinds = [
+            text(index, said[:at], said[at:]),
+            text(index),
+            thinking(index, said[:at], said[at:]),
+            call(index, arguments[:at], arguments[at:]),
+            block(index, result("code_execution", stdout=said)),
+            block(index, {"type": "redacted_thinking", "data": said}),
+            block(index, {"type": "text", "text": said[:at]}, {"type": "text_delta", "text": said[at:]}),
+            block(index, {"type": "compaction", "content": said}),
+            block(index, cited("page_location", cited_text=said)),
+        ]
+        documents += random_.choice(kinds)
+    return documents
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_result_does_not_depend_on_how_the_bytes_were_cut(balanced: Moderation, seed: int) -> None:
+    random_ = random.Random(seed)
+    moderations = [
+        balanced,
+        policy("withhold"),
+        policy("block", entity="CREDIT_CARD"),
+        policy("block", entity="US_SSN"),
+    ]
+    for moderation in moderations * 2:
+        documents = [started(), *random_blocks(random_), *ended("tool_use")]
+        final = message(documents, moderation)
+        for size in (1, random_.randint(2, 300)):
+            assert message(documents, moderation, size=size) == final
 
 
 # Order.
@@ -632,7 +686,10 @@ def test_stop_details_and_sequences() -> None:
         documents = [started(), *text(0, "ok"), *ended("stop_sequence", stop_sequence=sequence, stop_details=details)]
         found = message(documents, policy("redact", CANARY), request)
         assert (found["stop_reason"], found["stop_sequence"]) == ("stop_sequence", told)
-        assert found["stop_details"] == {**details, "explanation": SAID.replace(CANARY, found["stop_details"]["explanation"][3:-3])}
+        assert found["stop_details"] == {
+            **details,
+            "explanation": SAID.replace(CANARY, found["stop_details"]["explanation"][3:-3]),
+        }
         assert CANARY not in found["stop_details"]["explanation"]
     assert message([started(), *text(0, "ok"), *ended("x_new")], shadow())["stop_reason"] == "end_turn"
 
@@ -644,7 +701,10 @@ def test_requests() -> None:
     request = prepared(
         system=[{"type": "text", "text": "be kind"}],
         stream=True,
-        messages=[{"role": "system", "content": "and brief"}, {"role": "user", "content": [{"type": "text", "text": "hi"}]}],
+        messages=[
+            {"role": "system", "content": "and brief"},
+            {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+        ],
         logprobs=True,
         diagnostics={"previous_message_id": None},
     )
@@ -741,7 +801,7 @@ async def ask_through_the_gateway(client_: anthropic.AsyncAnthropic, upstream: U
     upstream.handler = answer
     asked: Any = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "tools": TOOLS}
     async with client_.beta.messages.stream(**asked, betas=["some-beta"]) as events_:
-        found = (await events_.get_final_message()).to_dict(mode="json")
+        found: dict[str, Any] = (await events_.get_final_message()).to_dict(mode="json")
     assert delivered(found) == ["It is [EMAIL_ADDRESS], I think."] * 2
     assert found["content"][1]["input"] == {"to": "It is [EMAIL_ADDRESS], I think."}
     assert headers["anthropic-version"]
@@ -852,11 +912,13 @@ def leaves(value: Any) -> Iterator[str]:
 def words(found: dict[str, Any]) -> list[str]:
     """Long words that stand in a message's texts and nowhere else: the longest of some blocks, of every type."""
     structure = FORM.read_text("utf-8") + json.dumps(request_for(found).tools, default=sorted)
+    tokens = set(re.findall(r"\w+", " ".join(leaves(found["content"]))))
     by_type: dict[str, str] = {}
     for each in found["content"]:
-        letters = "".join(char if char.isascii() and char.isalpha() else " " for char in " ".join(leaves(each)))
-        kept = [word for word in letters.split() if len(word) >= 6 and word.lower() not in structure.lower()]
-        by_type.setdefault(each["type"], max(kept, key=len, default=""))
+        kept = re.findall(r"\b[A-Za-z]{6,}\b", " ".join(leaves(each)))
+        kept = [word for word in kept if word.lower() not in structure.lower()]
+        alone = [word for word in kept if not any(word in token for token in tokens - {word})]
+        by_type.setdefault(each["type"], max(alone, key=len, default=""))
     return [word for word in by_type.values() if word]
 
 
@@ -916,11 +978,25 @@ def test_a_recorded_stream_in_any_pieces(data: bytes, balanced: Moderation) -> N
 @pytest.mark.parametrize("data", STREAMS)
 def test_unknown_fields_of_a_recording_vanish(data: bytes) -> None:
     documents = [json.loads(each.split(b"data: ")[1]) for each in data.strip().split(b"\n\n")]
-    spoiled = [each if "input" in json.dumps(each) and "tool_use" in json.dumps(each) else spoil(each) for each in documents]
+    spoiled = [
+        each if "input" in json.dumps(each) and "tool_use" in json.dumps(each) else spoil(each) for each in documents
+    ]
     request = request_for(sdk_stream(data))
     out = stream(DIALECT, request, shadow(), sse(*spoiled))  # type: ignore[arg-type]
     assert CANARY.encode() not in out
     assert out == stream(DIALECT, request, shadow(), data)
+
+
+@recorded
+def test_a_recording_of_two_messages_in_one_stream() -> None:
+    path = next(each for each in recordings((".txt",)) if "spliced" in each.name)
+    request = prepared(tools=[{"name": "test-tool"}])
+    out = stream(DIALECT, request, shadow(), b"".join(parts(path)), size=97)
+    events(out)
+    found = sdk_stream(out)
+    assert (found["id"], found["stop_reason"]) == ("msg_first", "tool_use")
+    assert delivered(found) == ["I will call the tool.", "Let me call the tool."]
+    assert [each["input"] for each in found["content"] if each["type"] == "tool_use"] == [{"value": "Sparkle Day"}]
 
 
 @recorded

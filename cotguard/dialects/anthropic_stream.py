@@ -7,8 +7,8 @@
 2. Calls of tools and summaries are held until their block ends, since half of one is of no use; so are citations, which
    follow their block's text. Blocks without deltas, results of a server's tools, are moderated whole.
 3. Blocks are numbered anew, since clients count them: a dropped one leaves no gap.
-4. A later ``message_start``, which some servers send, begins no second message: blocks under way end, an unfinished call
-   is dropped, and what follows goes on in the first message. Nothing is read behind ``message_stop``.
+4. A later ``message_start``, which some servers send, begins no second message: blocks under way end, an unfinished
+   call is dropped, and what follows goes on in the first message. Nothing is read behind ``message_stop``.
 
 Events are known by the ``type`` in their documents; an event with another name is dropped, one without a name is not.
 So any framing will do.
@@ -126,8 +126,8 @@ class MessagesStream(EventStream):
         sent = document.get("delta")
         if not isinstance(sent, dict):
             raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _MISPLACED)
-        known = {name: sent[name] for name in ("stop_details", "container") if name in sent}
-        beside = {name: document[name] for name in ("usage", "context_management") if name in document}
+        known: dict[str, Any] = {name: sent[name] for name in ("stop_details", "container") if name in sent}
+        beside: dict[str, Any] = {name: document[name] for name in ("usage", "context_management") if name in document}
         copied = self._form.message.copy({**known, **beside})
         if not self.whole(copied):
             return
@@ -135,7 +135,7 @@ class MessagesStream(EventStream):
         stop = self._form.stop(sent, self.prepared, called=self._called)
         self._stopped = self._stopped or stop["stop_reason"] is not None
         delta = {**stop, **{name: root[name] for name in known if name in root}}
-        outer = {name: root[name] for name in beside if name in root}
+        outer: dict[str, Any] = {name: root[name] for name in beside if name in root}
         self.mark(self._ending(delta, outer))
 
     def _ending(self, delta: dict[str, Any], outer: dict[str, Any]) -> Outgoing:
