@@ -182,3 +182,17 @@ def test_a_whole_text_is_moderated_by_itself() -> None:
     blocked = new_lane(BLOCK)
     assert blocked.whole(PlainView(OUTPUT), "card 4111 1111 1111 1111 is") == "card "
     assert blocked.cut
+
+
+def test_a_value_across_three_blocks_is_found() -> None:
+    for rest in ("", ", as they say, and there is no more to it."):
+        blocks: Blocks = [(OUTPUT, "It is 4111 "), "mark", (OUTPUT, "1111 "), "mark", (OUTPUT, "1111 1111" + rest)]
+        for width in (1, 5, 100):
+            texts = [text for _, _, text in flat(run(blocks, [width])[-1]) if text]
+            assert "".join(texts).replace("[CREDIT_CARD]", "") == "It is " + rest
+
+
+def test_short_blocks_with_held_tails_do_not_hold_what_follows() -> None:
+    blocks: Blocks = [(OUTPUT, "mail ann"), (OUTPUT, "and bob"), (OUTPUT, "so it goes on and on. " * 9)]
+    before_the_end = run(blocks, [7])[-3]
+    assert "so it goes on" in "".join(text for _, _, text in flat(before_the_end))
