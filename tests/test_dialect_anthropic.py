@@ -361,6 +361,7 @@ DROPPED: dict[str, dict[str, Any]] = {
     "thinking.signature": {"type": "thinking", "thinking": "so", "signature": CANARY},
     "redacted_thinking": {"type": "redacted_thinking", "data": CANARY},
     "server_tool_use.name": {"type": "server_tool_use", "id": "s_1", "name": CANARY, "input": {}},
+    "tool_use.name list": {"type": "tool_use", "id": "toolu_1", "name": [CANARY], "input": {}},
     "tool_use.name": {"type": "tool_use", "id": "toolu_1", "name": CANARY, "input": {}},
     "tool_use.caller": {"type": "tool_use", "id": "t", "name": "send", "input": {}, "caller": {"type": CANARY}},
     "tool_use.toolset_name": {"type": "tool_use", "id": "t", "name": "send", "input": {}, "toolset_name": CANARY},
