@@ -30,8 +30,9 @@ class Match(NamedTuple):
     @property
     def upstream(self) -> str:
         """The path that goes upstream."""
+        safe = "~" if self.route.signed else "@:~+"  # a signature covers the path: escaped as AWS's own clients do
         return _NAMED.sub(
-            lambda found: quote(self.parameters[found[1]], safe="@:~+"), self.route.upstream or self.route.path
+            lambda found: quote(self.parameters[found[1]], safe=safe), self.route.upstream or self.route.path
         )
 
 

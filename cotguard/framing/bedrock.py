@@ -47,7 +47,7 @@ class Chunks(AwsEventStream):
 
 
 def _unwrapped(payload: bytes) -> bytes:
-    data = None
+    data: bytes | None = None
     try:
         document = loads(payload)
         inner = document.get("bytes") if isinstance(document, dict) else None
