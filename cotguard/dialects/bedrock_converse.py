@@ -261,12 +261,11 @@ class ConverseStream(BedrockStream):
             return None
         texts = self._shapes.delta.copy(document).texts
         for text in texts:
-            block = self._block(index, text)
-            if block is None:
-                continue
-            if text.structured:
-                self._write_value(block, text)
-            else:
+            if text.path[-1] == "json":
+                self._write_value(index, text)
+            elif (block := self._block(index, text)) is not None:
+                if text.structured:
+                    raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, UNREADABLE)
                 self.feed(block.number, text.text)
                 if len(texts) == 1:
                     return Fed(0, block.number, text.text, text.origin)
@@ -314,9 +313,12 @@ class ConverseStream(BedrockStream):
     def _delta(self, number: int, delta: dict[str, Any]) -> Outgoing:
         return self.event("contentBlockDelta", {"contentBlockIndex": number, "delta": delta})
 
-    def _write_value(self, block: _Block, text: Text) -> None:
+    def _write_value(self, index: int, text: Text) -> None:
         """A tool's result that is a JSON value."""
-        value = Document({"json": ""}, [Text(text.channel, ("json",), ("json",), text.text, True)])
+        block = self._under_way.get(index)
+        if block is None or block.channel != "other":
+            return
+        value = Document({"json": ""}, [Text(text.channel, ("json",), ("json",), text.text, text.structured)])
         if self.whole(value):
             self.mark(self._delta(block.number, {"toolResult": [value.root]}))
 
@@ -346,7 +348,12 @@ class ConverseStream(BedrockStream):
             self._end(last)
 
     def _end(self, block: _Block) -> None:
-        self.close(block.number, self.event("contentBlockStop", {"contentBlockIndex": block.number}))
+        self.close(block.number)
+        self.mark(lambda: self._ended(block.number))  # no tail: citations stand between the text and the end
+
+    def _ended(self, number: int) -> Outgoing:
+        self.begun.pop(number, None)
+        return self.event("contentBlockStop", {"contentBlockIndex": number})
 
     def _take_end(self, document: dict[str, Any]) -> None:
         for index in list(self._under_way):
@@ -365,7 +372,7 @@ class ConverseStream(BedrockStream):
 
     def was_cut(self, lane: int) -> None:
         for number in self.begun:
-            if number not in self._tools:
+            if isinstance(number, int) and number not in self._tools:
                 self.write(self.event("contentBlockStop", {"contentBlockIndex": number}))
         self.write(self.event("messageStop", {"stopReason": _CUT}))
         self.complete()

@@ -15,10 +15,13 @@ from zlib import crc32
 from cotguard.framing.contract import Event, FramingError
 from cotguard.framing.sse import MAX_EVENT_BYTES
 
-__all__ = ["EXCEPTION", "AwsEventStream"]
+__all__ = ["EXCEPTION", "UNREADABLE", "AwsEventStream"]
 
 EXCEPTION = "exception:"
 """What the name of an event begins with that ends the stream with an exception."""
+
+UNREADABLE = b""
+"""The block of what cannot be read."""
 
 _PRELUDE = struct.Struct("!III")
 _LENGTH = struct.Struct("!H")
@@ -34,7 +37,8 @@ _NAMING = frozenset({b":message-type", b":event-type", b":exception-type", b":er
 class AwsEventStream:
     """A :class:`~cotguard.framing.contract.Framing`. ``max_frame`` is in bytes.
 
-    A block is an event's name, NUL, and its payload.
+    A block is an event's name, NUL, and its payload. What cannot be read is an empty block, which ``parse`` refuses, so
+    that the events before it are what they are however the bytes were cut; nothing behind it is read.
     """
 
     content_type = "application/vnd.amazon.eventstream"
@@ -43,11 +47,22 @@ class AwsEventStream:
         self._max_frame = max_frame
         self._buffer = bytearray()
         self._needed = _PRELUDE.size  # bytes, until there is more to do
+        self._broken = False
 
     def feed(self, data: bytes) -> list[bytes]:
+        blocks: list[bytes] = []
+        if not self._broken:
+            try:
+                self._read(data, blocks)
+            except FramingError:
+                self._broken = True
+                self._buffer.clear()
+                blocks.append(UNREADABLE)
+        return blocks
+
+    def _read(self, data: bytes, blocks: list[bytes]) -> None:
         buffer = self._buffer
         buffer += data
-        blocks: list[bytes] = []
         start = 0
         while len(buffer) - start >= self._needed:
             if self._needed == _PRELUDE.size:
@@ -57,7 +72,6 @@ class AwsEventStream:
             start += self._needed
             self._needed = _PRELUDE.size
         del buffer[:start]
-        return blocks
 
     def _frame_size(self, prelude: bytes) -> int:
         total, headers, crc = _PRELUDE.unpack(prelude)
@@ -75,6 +89,8 @@ class AwsEventStream:
         return []
 
     def parse(self, block: bytes) -> Event | None:
+        if block == UNREADABLE:
+            raise FramingError("The stream cannot be read.")
         name, _, payload = block.partition(b"\0")
         return Event(name.decode(), payload)
 

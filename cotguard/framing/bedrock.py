@@ -8,8 +8,8 @@ import re
 from base64 import b64decode, b64encode
 from binascii import Error
 
-from cotguard.framing.aws_event_stream import EXCEPTION, AwsEventStream
-from cotguard.framing.contract import Event, FramingError
+from cotguard.framing.aws_event_stream import EXCEPTION, UNREADABLE, AwsEventStream
+from cotguard.framing.contract import Event
 from cotguard.framing.json import JSONError, loads
 
 __all__ = ["Chunks", "Padded"]
@@ -35,9 +35,9 @@ class Chunks(AwsEventStream):
 
     def feed(self, data: bytes) -> list[bytes]:
         return [
-            b"\0" + _unwrapped(block.removeprefix(_CHUNK)) if block.startswith(_CHUNK) else block
+            _unwrapped(block.removeprefix(_CHUNK)) if block.startswith(_CHUNK) else block
             for block in super().feed(data)
-            if block.startswith((_CHUNK, EXCEPTION.encode()))
+            if block.startswith((_CHUNK, EXCEPTION.encode())) or block == UNREADABLE
         ]
 
     def write(self, event: Event) -> bytes:
@@ -47,6 +47,7 @@ class Chunks(AwsEventStream):
 
 
 def _unwrapped(payload: bytes) -> bytes:
+    """The block of what is in a chunk."""
     data: bytes | None = None
     try:
         document = loads(payload)
@@ -56,6 +57,4 @@ def _unwrapped(payload: bytes) -> bytes:
             data.decode()
     except (JSONError, Error, ValueError):
         data = None
-    if data is None:
-        raise FramingError("A chunk of the stream cannot be read.")
-    return data
+    return UNREADABLE if data is None else b"\0" + data
