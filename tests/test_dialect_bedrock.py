@@ -772,7 +772,9 @@ def test_a_known_value_of_a_recording_is_nowhere(data: bytes, form: str) -> None
     original = viewed(data, form)
     said = f"{original.reasoning} {original.text} {json.dumps([call[2] for call in original.calls])}"
     words = [  # "thinking" is a marker, which stays
-        word for word, count in Counter(re.findall(r"\w+", said)).items() if len(word) > 6 and said.count(word) == count and word != "thinking"
+        word
+        for word, count in Counter(re.findall(r"\w+", said)).items()
+        if len(word) > 6 and said.count(word) == count and word != "thinking"
     ]
     assert words
     for word in words[:12]:
