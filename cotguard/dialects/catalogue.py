@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from cotguard.dialects.anthropic import Anthropic
 from cotguard.dialects.bedrock import Bedrock
 from cotguard.dialects.chat_completions import ChatCompletions
 from cotguard.dialects.contract import Dialect
@@ -12,4 +13,4 @@ __all__ = ["dialects"]
 
 def dialects() -> Sequence[Dialect]:
     """One of each, with the tables that are shipped."""
-    return (ChatCompletions(), Ollama(), Bedrock())
+    return (ChatCompletions(), Ollama(), Anthropic(), Bedrock())

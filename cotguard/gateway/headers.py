@@ -13,6 +13,8 @@ _REQUEST = frozenset(
         "openai-organization",
         "openai-project",
         "openai-beta",
+        "anthropic-version",
+        "anthropic-beta",
         "user-agent",
         "x-request-id",
         "idempotency-key",
@@ -40,7 +42,7 @@ _RESPONSE = frozenset(
         "x-amzn-bedrock-invocation-latency",
     }
 )
-_RATE_LIMIT = re.compile(r"x-ratelimit-[a-z-]{1,40}\Z")
+_RATE_LIMIT = re.compile(r"(x|anthropic)-ratelimit-[a-z-]{1,40}\Z")
 _VALUE = re.compile(r"[\x20-\x7e]{0,256}\Z")
 
 

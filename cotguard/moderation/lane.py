@@ -128,7 +128,8 @@ class Lane:
         if self.finished or self.cut:
             return
         self.finished = True
-        for channel in self._channels.values():
+        # The last first: what it finds across the seam is passed back to a channel that can still be rewritten.
+        for channel in reversed(self._channels.values()):
             if not channel.closed and (early := channel.feed("", final=True)):
                 self._pass_back(channel, early)
         for entry in self._pending:
