@@ -91,9 +91,9 @@ class Seen:
     text: str = ""
     reasoning: str = ""
     order: list[str] = field(default_factory=list)
-    calls: list[tuple[str, str, object]] = field(default_factory=list)
-    results: list[object] = field(default_factory=list)
-    citations: list[object] = field(default_factory=list)
+    calls: list[tuple[str, str, Any]] = field(default_factory=list)
+    results: list[Any] = field(default_factory=list)
+    citations: list[Any] = field(default_factory=list)
     role: str = ""
     stop: str = ""
     usage: object = None

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import anthropic
 import pytest
 from aiohttp import web
 from bedrock_kit import STREAM, chunks, client, frames, see_body, see_stream, told
@@ -23,7 +24,7 @@ from cotguard.gateway.signing import Signer, Unsigned
 MODEL = "us.anthropic.claude-sonnet-4-v1:0"
 ARN = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.meta.llama3-3-70b-instruct-v1:0"
 ASKED = [{"role": "user", "content": [{"text": "hello"}]}]
-EVENTS = [
+EVENTS: list[tuple[str, dict[str, Any]]] = [
     ("messageStart", {"role": "assistant"}),
     ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "It is ann.lee@"}}),
     ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "example.com."}}),
@@ -142,6 +143,32 @@ async def test_invocations_by_an_arn(upstream: Upstream, make_proxy: ProxyFactor
     assert answer.headers["x-amzn-bedrock-guardrailidentifier"] == "g1"
     assert "x-amzn-bedrock-guardrailidentifier" in answer.headers["authorization"]
     assert "x-amzn-bedrock-trace" not in answer.headers
+
+
+async def test_the_official_client_of_claude(upstream: Upstream, make_proxy: ProxyFactory, credentials: None) -> None:
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {"id": "m", "type": "message", "role": "assistant", "content": []}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        *(
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}}
+            for piece in ("It is ann.lee@", "example.com.")
+        ),
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}},
+        {"type": "message_stop"},
+    ]
+    upstream.handler = answer = Answer(chunks(events), STREAM)
+    sdk = anthropic.AsyncAnthropicBedrock(
+        aws_access_key="AKIDCLIENT",
+        aws_secret_key="client-secret",
+        aws_region="us-east-1",
+        base_url=(await make_proxy()).url,
+        max_retries=0,
+    )
+    async with sdk, sdk.messages.stream(model=MODEL, max_tokens=9, messages=[{"role": "user", "content": "x"}]) as said:
+        message = await said.get_final_message()
+    assert [block.text for block in message.content if block.type == "text"] == ["It is [EMAIL_ADDRESS]."]
+    assert answer.raw_paths == ["/model/us.anthropic.claude-sonnet-4-v1%3A0/invoke-with-response-stream"]
 
 
 async def test_tokens_are_counted(upstream: Upstream, make_proxy: ProxyFactory, credentials: None) -> None:

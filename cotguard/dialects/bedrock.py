@@ -13,13 +13,16 @@ Source: botocore ``data/bedrock-runtime``; the user guide on inference request p
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from cotguard.detectors.contract import RequestFacts
+from cotguard.dialects.anthropic import Anthropic, moderated, prepare
+from cotguard.dialects.bedrock_claude import ClaudeStream
 from cotguard.dialects.bedrock_converse import ConverseShapes, ConverseStream, NovaStream, converse_body
-from cotguard.dialects.bedrock_stream import BedrockStream, Exceptions
+from cotguard.dialects.bedrock_stream import Exceptions
 from cotguard.dialects.bedrock_text import CUT_NOTICE, CompletionStream, TextForm, text_body
-from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, Refused
+from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, Refused, Translator
 from cotguard.dialects.request import bad, objects, read_body, string, texts, without
 from cotguard.dialects.tabled import TabledDialect
 from cotguard.dialects.whole import read_object
@@ -45,6 +48,7 @@ class Bedrock(TabledDialect):
         super().__init__(table)
         self._exceptions = Exceptions.of(self.table)
         self._shapes = ConverseShapes.of(self.table)
+        self._claude = Anthropic().form
         self._families = self.table.pairs("families")
         self._forms: Mapping[str, TextForm] = {
             "titan": self._form("titan", "inputText", "results", "", "outputText", "completionReason"),
@@ -73,6 +77,9 @@ class Bedrock(TabledDialect):
             return self._converse(body, model, action, action == "converse-stream")
         family = next((family for name, family in self._families.items() if model.startswith(name)), "refused")
         stream = action == "invoke-stream"
+        if family == "anthropic":
+            asked = prepare(request, self._claude)
+            return replace(asked, model=model, stream=stream, action=family)
         if family == "nova":
             return self._converse(body, model, family, stream)
         if family not in self._forms:
@@ -112,18 +119,22 @@ class Bedrock(TabledDialect):
 
     # Responses.
 
-    def stream(self, prepared: Prepared, exchange: Exchange, content_type: str) -> BedrockStream | None:
+    def stream(self, prepared: Prepared, exchange: Exchange, content_type: str) -> Translator | None:
         if content_type != AwsEventStream.content_type or not prepared.stream:
             return None
         if prepared.action in _CONVERSE:
             return ConverseStream(self._shapes, prepared, exchange, self._exceptions)
         if prepared.action == "nova":
             return NovaStream(self._shapes, prepared, exchange, self._exceptions)
+        if prepared.action == "anthropic":
+            return ClaudeStream(self._claude, self._shapes.invocation, prepared, exchange, self._exceptions)
         form = self._forms[prepared.action]
         return CompletionStream(form, self._shapes.invocation, prepared, exchange, self._exceptions)
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
         value = read_object(data)
+        if prepared.action == "anthropic":
+            return dumps(moderated(value, self._claude, prepared, exchange))
         form = self._forms.get(prepared.action)
         if form is None:
             return dumps(converse_body(value, self._shapes, prepared, exchange))

@@ -14,6 +14,7 @@ Limit: values in pieces over blocks of different kinds, each piece shorter than 
 """
 
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cotguard.dialects.bedrock_stream import BedrockStream, Exceptions
@@ -32,13 +33,14 @@ __all__ = ["ConverseShapes", "ConverseStream", "NovaStream", "converse_body"]
 _SHORT = 64
 """Characters that a block of prose must have for the next of its kind to be another."""
 
-_PROSE = ("content", "reasoning")
+_PROSE = frozenset({"content", "reasoning"})
 _MAX_BLOCKS = 4096
 _CUT = "content_filtered"
 _EVENTS = ("messageStart", "contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata")
 
 
-class ConverseShapes(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ConverseShapes:
     """The table's sections for Converse."""
 
     start: Shape
@@ -194,10 +196,6 @@ class _Block(NamedTuple):
     number: int
     channel: str
 
-    @property
-    def prose(self) -> bool:
-        return self.channel in _PROSE
-
 
 class ConverseStream(BedrockStream):
     """See the module."""
@@ -298,7 +296,7 @@ class ConverseStream(BedrockStream):
         if number >= _MAX_BLOCKS:
             raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream's response has too many content blocks.")
         before = self._under_way.get(index)
-        if before is not None and not (before.prose and channel in _PROSE):
+        if before is not None and not {before.channel, channel} <= _PROSE:
             raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream's response has a block within another.")
         self._take_stop(index)
         self._end_last()
@@ -336,7 +334,7 @@ class ConverseStream(BedrockStream):
         block = self._under_way.pop(index, None)
         if block is None:
             return
-        if block.prose and self._received[block.number] < _SHORT:
+        if block.channel in _PROSE and self._received[block.number] < _SHORT:
             self._end_last()
             self._last = block
         else:

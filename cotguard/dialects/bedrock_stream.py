@@ -1,7 +1,8 @@
 """What Amazon Bedrock's streams have in common: exceptions, which are named, and tell nothing but their names."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
 from cotguard.dialects.stream import EventStream, Outgoing
@@ -12,10 +13,9 @@ from cotguard.moderation.exchange import Exchange
 
 __all__ = ["BedrockStream", "Exceptions"]
 
-_REPORTED = "The upstream reported an error."
 
-
-class Exceptions(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Exceptions:
     """How exceptions are named: in answers by what happened or the upstream's status, in streams, and those known."""
 
     kinds: Mapping[str, str]
@@ -33,6 +33,16 @@ class Exceptions(NamedTuple):
             table.names("upstream_exceptions", "known"),
         )
 
+    def fault(self, kind: ErrorKind, message: str) -> Outgoing:
+        """The exception that ends a stream under way."""
+        return Outgoing(EXCEPTION + self.streamed.get(kind.value, "internalServerException"), {"message": message})
+
+    def reported(self, name: str) -> Outgoing:
+        """The exception that tells one of the upstream's, or its error in another shape."""
+        known = name.removeprefix(EXCEPTION)
+        told = known if known in self.known else "modelStreamErrorException"
+        return Outgoing(EXCEPTION + told, {"message": "The upstream reported an error."})
+
 
 class BedrockStream(EventStream):
     """An event stream that exceptions end."""
@@ -43,14 +53,11 @@ class BedrockStream(EventStream):
 
     def read(self, event: Event) -> dict[str, Any] | None:
         if event.name.startswith(EXCEPTION):
-            name = event.name.removeprefix(EXCEPTION)
-            told = name if name in self._exceptions.known else "modelStreamErrorException"
-            raise self.upstream_failed(Outgoing(EXCEPTION + told, {"message": _REPORTED}))
+            raise self.upstream_failed(self._exceptions.reported(event.name))
         return super().read(event)
 
     def fault(self, kind: ErrorKind, message: str) -> Outgoing:
-        name = self._exceptions.streamed.get(kind.value, "internalServerException")
-        return Outgoing(EXCEPTION + name, {"message": message})
+        return self._exceptions.fault(kind, message)
 
     def interrupted(self) -> UpstreamFault:
         """What to raise where the body ends before the response does."""

@@ -13,4 +13,4 @@ __all__ = ["dialects"]
 
 def dialects() -> Sequence[Dialect]:
     """One of each, with the tables that are shipped."""
-    return (ChatCompletions(), Ollama(), Anthropic(), Bedrock())
+    return (ChatCompletions(), Anthropic(), Ollama(), Bedrock())
