@@ -18,7 +18,7 @@ from scripted import cut
 from cotguard.detectors.registry import build
 from cotguard.dialects.bedrock import Bedrock
 from cotguard.dialects.bedrock_text import CUT_NOTICE
-from cotguard.dialects.contract import ErrorKind, Prepared, Refused
+from cotguard.dialects.contract import ErrorKind, Prepared, Refused, UpstreamFault
 from cotguard.framing.aws_event_stream import EXCEPTION, AwsEventStream
 from cotguard.framing.bedrock import Chunks, Padded
 from cotguard.framing.contract import Event
@@ -439,10 +439,12 @@ def test_planted_values_never_leave_a_whole_answer(balanced: Moderation) -> None
         assert (found.reasoning, found.text, found.calls[0][2]) == (expected, expected, {"say": expected})
 
 
-@pytest.mark.parametrize("document", [{}, {"output": {}}, {"output": {"message": {"content": "x"}}}, answer(*[])])
-def test_answers_that_are_none_are_faults(document: Document) -> None:
-    with pytest.raises(Exception, match="could not be read"):
-        body(DIALECT, prepared("converse"), shadow(), json.dumps(document).encode())
+@pytest.mark.parametrize("output", [None, {}, {"message": "x"}, {"message": {"content": "x"}}])
+def test_answers_that_are_none_are_faults(output: object) -> None:
+    with pytest.raises(UpstreamFault, match="could not be read"):
+        body(DIALECT, prepared("converse"), shadow(), json.dumps({"output": output}).encode())
+    with pytest.raises(UpstreamFault, match="could not be read"):
+        body(DIALECT, prepared("converse"), shadow(), b'{"output": {"message": {"content": ["x"]}}}')
 
 
 # InvokeModel.

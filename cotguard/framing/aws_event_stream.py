@@ -28,6 +28,7 @@ _LENGTH = struct.Struct("!H")
 _CRC = struct.Struct("!I")
 _SMALLEST = _PRELUDE.size + _CRC.size
 _MAX_HEADERS = 65_536
+_MAX_NAMES = 32
 _SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}  # of a header's value, by its type
 _BYTES, _STRING = 6, 7
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,95}")
@@ -48,6 +49,8 @@ class AwsEventStream:
         self._buffer = bytearray()
         self._needed = _PRELUDE.size  # bytes, until there is more to do
         self._broken = False
+        self._names: dict[bytes, bytes] = {}  # of events, by the bytes of their headers
+        self._heads: dict[str, bytes] = {}  # the headers of what is written, by name
 
     def feed(self, data: bytes) -> list[bytes]:
         blocks: list[bytes] = []
@@ -68,7 +71,7 @@ class AwsEventStream:
             if self._needed == _PRELUDE.size:
                 self._needed = self._frame_size(bytes(buffer[start : start + _PRELUDE.size]))
                 continue
-            blocks.append(_block(bytes(buffer[start : start + self._needed])))
+            blocks.append(self._block(bytes(buffer[start : start + self._needed])))
             start += self._needed
             self._needed = _PRELUDE.size
         del buffer[:start]
@@ -95,12 +98,9 @@ class AwsEventStream:
         return Event(name.decode(), payload)
 
     def write(self, event: Event) -> bytes:
-        kind, _, name = event.name.rpartition(":")
-        headers = (
-            _header(":exception-type" if kind else ":event-type", name)
-            + _header(":content-type", "application/json")
-            + _header(":message-type", kind or "event")
-        )
+        headers = self._heads.get(event.name)
+        if headers is None:
+            headers = self._heads[event.name] = _headers_of(event.name)
         lengths = struct.pack("!II", _SMALLEST + len(headers) + len(event.data), len(headers))
         frame = lengths + _CRC.pack(crc32(lengths)) + headers + event.data
         return frame + _CRC.pack(crc32(frame))
@@ -111,17 +111,40 @@ class AwsEventStream:
     def keep_alive(self) -> bytes:
         return b""
 
+    def _block(self, frame: bytes) -> bytes:
+        """The block of a complete frame whose prelude was checked."""
+        if crc32(frame[: -_CRC.size]) != _CRC.unpack(frame[-_CRC.size :])[0]:
+            raise FramingError("A frame does not fit its checksum.")
+        behind = _PRELUDE.size + int(_PRELUDE.unpack_from(frame)[1])
+        headers = frame[_PRELUDE.size : behind]
+        name = self._names.get(headers)
+        if name is None:
+            name = _name_of(headers)
+            if len(self._names) < _MAX_NAMES:
+                self._names[headers] = name
+        payload = frame[behind : -_CRC.size]
+        if not _is_utf8(payload):
+            raise FramingError("A frame's payload is not UTF-8.")
+        return name + b"\0" + payload
+
+
+def _headers_of(name: str) -> bytes:
+    """The headers of a frame that is written."""
+    kind, _, rest = name.rpartition(":")
+    return (
+        _header(":exception-type" if kind else ":event-type", rest)
+        + _header(":content-type", "application/json")
+        + _header(":message-type", kind or "event")
+    )
+
 
 def _header(name: str, value: str) -> bytes:
     return bytes([len(name)]) + name.encode() + bytes([_STRING]) + _LENGTH.pack(len(value)) + value.encode()
 
 
-def _block(frame: bytes) -> bytes:
-    """The block of a complete frame whose prelude was checked."""
-    if crc32(frame[: -_CRC.size]) != _CRC.unpack(frame[-_CRC.size :])[0]:
-        raise FramingError("A frame does not fit its checksum.")
-    behind = _PRELUDE.size + int(_PRELUDE.unpack_from(frame)[1])
-    named = _headers(frame[_PRELUDE.size : behind])
+def _name_of(headers: bytes) -> bytes:
+    """What the headers of a frame that is read call it."""
+    named = _headers(headers)
     kind = named.get(b":message-type", "")
     if kind == "event":
         name = named.get(b":event-type", "")
@@ -133,10 +156,7 @@ def _block(frame: bytes) -> bytes:
         raise FramingError("A frame is neither an event nor an exception.")
     if _NAME.fullmatch(name) is None:
         raise FramingError("A frame has no name.")
-    payload = frame[behind : -_CRC.size]
-    if not _is_utf8(payload):
-        raise FramingError("A frame's payload is not UTF-8.")
-    return ("" if kind == "event" else EXCEPTION).encode() + name.encode() + b"\0" + payload
+    return ("" if kind == "event" else EXCEPTION).encode() + name.encode()
 
 
 def _is_utf8(data: bytes) -> bool:
