@@ -906,3 +906,43 @@ def test_recordings_inflated_with_copies_give_the_same(data: bytes, form: str) -
     raw = out if form == "body" else b"".join(event.data for event in read(out))
     assert not [each for each in spellings(CANARY) if each in raw]
     same(viewed(out, form), viewed(played(data, form, shadow()), form))
+
+
+# Any order of events, cut anywhere.
+
+
+def random_events(rng: random.Random) -> Events:
+    """Blocks of any kind and length, now and then one without its end, twice, or within another."""
+    words = "ann.lee@example.com said 4111 1111 1111 1111 and nothing more of it to bob.ray@example.org then "
+    events: Events = [("messageStart", {"role": "assistant"})]
+    for index in range(rng.randint(1, 9)):
+        at = rng.randrange(len(words))
+        text = (words * 2)[at : at + rng.choice((3, 12, 90))]
+        kind = rng.choice(("text", "text", "reasoning", "tool", "citation", "other"))
+        pieces = list(cut(text, rng, 9))
+        if kind in ("text", "reasoning"):
+            made = block(index, *(delta(index, text=p) if kind == "text" else reasoning(index, p) for p in pieces))
+        elif kind == "citation":
+            made = block(index, delta(index, text=text), delta(index, citation={"title": text}))
+        else:
+            made = tool(index, *cut(json.dumps({"say": text}), rng), name="send" if kind == "tool" else "other")
+        if rng.random() < 0.1:
+            made.pop()
+        if rng.random() < 0.1:
+            made.append(made[-1])
+        events += made
+    return [*events, *message()[-2:]] if rng.random() < 0.9 else events
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_stream_gives_the_same_however_it_is_cut(balanced: Moderation, seed: int) -> None:
+    rng = random.Random(seed)
+    data = frames(random_events(rng))
+    moderation = policy("block") if seed % 5 == 0 else balanced
+    at_once = run(data, moderation)
+    for size in (1, 7, rng.randint(20, 400)):
+        found = run(data, moderation, size=size)
+        assert found == at_once
+    said = f"{at_once.text} {at_once.reasoning} {at_once.calls} {at_once.citations}"
+    assert "ann.lee@example.com" not in said
+    assert "4111 1111 1111 1111" not in said

@@ -20,7 +20,8 @@ Anyone who can reach the proxy uses its credentials: it does not check who signe
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from yarl import URL
 
@@ -45,14 +46,15 @@ _NOT_RENEWED = "This gateway cannot get its AWS credentials now."
 _NO_REGION = "This gateway cannot tell the AWS region of its upstream: set AWS_REGION where it runs."
 
 
-class Unsigned(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Unsigned:
     """A request on its way upstream. ``same_body``: it is, byte for byte, what the client sent."""
 
     service: str
     method: str
     url: URL
-    headers: dict[str, str]
-    body: bytes
+    headers: dict[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
     same_body: bool
 
 
