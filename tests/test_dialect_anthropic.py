@@ -1,5 +1,6 @@
 """Anthropic Messages: streams and whole messages, the requests, and what the SDK makes of them."""
 
+import functools
 import json
 import random
 import re
@@ -17,7 +18,7 @@ from planted import PLANTED, Planted, carried
 
 from cotguard.dialects.anthropic import Anthropic
 from cotguard.dialects.anthropic_format import CUT_NOTICE
-from cotguard.dialects.anthropic_stream import MAX_PENDING_CHARS, MessagesStream
+from cotguard.dialects.anthropic_stream import MAX_BLOCKS, MAX_PENDING_CHARS, MessagesStream
 from cotguard.dialects.catalogue import dialects
 from cotguard.dialects.contract import ErrorKind, Prepared, Refused
 from cotguard.dialects.routes import Router
@@ -134,6 +135,11 @@ def delivered(found: dict[str, Any]) -> list[str]:
     return [each.get("text", each.get("thinking")) for each in found["content"] if each["type"] in ("text", "thinking")]
 
 
+@functools.cache
+def redacting(*values: str) -> Moderation:
+    return policy("redact", *values)
+
+
 # Texts.
 
 
@@ -171,15 +177,18 @@ def test_a_message_that_starts_with_its_content(balanced: Moderation) -> None:
 
 @pytest.mark.parametrize("size", [1, 13, 10**9])
 def test_a_value_across_two_blocks(balanced: Moderation, size: int) -> None:
-    pairs = [
-        [*thinking(0, "It is 4111 1111 "), *text(1, "1111 1111, and that is all there is to say about it.")],
-        [*text(0, "It is 4111 1111 "), *text(1, "1111 1111, and that is all there is to say about it.")],
-    ]
-    for blocks in pairs:
-        found = "".join(delivered(message([started(), *blocks, *ended()], balanced, size=size)))
-        assert found == "It is [CREDIT_CARD][CREDIT_CARD], and that is all there is to say about it."
-        in_whole = [{"type": "thinking", "thinking": "4111 1111 "}, {"type": "text", "text": "1111 1111"}]
-        assert "1111" not in "".join(delivered(sdk_body(body(DIALECT, prepared(), balanced, whole(in_whole)))))
+    for rest in ("", ", and that is all there is to say about it."):
+        for first in (thinking, text):
+            documents = [started(), *first(0, "It is 4111 1111 "), *text(1, "1111 1111" + rest), *ended()]
+            found = message(documents, balanced, size=size)
+            assert delivered(found) == ["It is [CREDIT_CARD]", "[CREDIT_CARD]" + rest]
+
+
+def test_a_value_across_two_blocks_of_a_whole_message(balanced: Moderation) -> None:
+    for rest in ("", ", and that is all there is to say about it."):
+        blocks = [{"type": "thinking", "thinking": "4111 1111 "}, {"type": "text", "text": "1111 1111" + rest}]
+        found = sdk_body(body(DIALECT, prepared(), balanced, whole(blocks)))
+        assert delivered(found) == ["[CREDIT_CARD]", "[CREDIT_CARD]" + rest]
 
 
 def test_ciphertext_is_stripped_and_leaves_no_gap() -> None:
@@ -232,6 +241,12 @@ def test_calls_side_by_side(balanced: Moderation) -> None:
 def test_arguments_that_the_upstream_ended_in_the_middle_stay_as_they_are() -> None:
     found = message([started(), *call(0, '{"to": ["a", "b'), *ended("max_tokens")], shadow())
     assert found["content"][0]["input"] == {"to": ["a"]}
+
+
+def test_blocks_have_a_limit() -> None:
+    many = [each for index in range(MAX_BLOCKS + 1) for each in text(index)]
+    out = stream(DIALECT, prepared(), shadow(), sse(started(), *many, *ended()))
+    assert events(out)[-1]["error"]["code"] == ErrorKind.UPSTREAM_INVALID
 
 
 def test_arguments_have_a_limit() -> None:
@@ -396,7 +411,7 @@ DROPPED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("content", [pytest.param(each, id=name) for name, each in MODERATED.items()])
 def test_every_text_of_a_block_is_moderated(content: dict[str, Any]) -> None:
-    moderation = policy("redact", CANARY)
+    moderation = redacting(CANARY)
     documents = [started(), *block(0, content), *text(1, "ok"), *ended()]
     for size in (1, 10**9):
         out = stream(DIALECT, prepared(), moderation, sse(*documents), size=size)
@@ -611,8 +626,9 @@ def test_a_block_ends_the_message_with_a_refusal(size: int) -> None:
         "result": ([*text(0, "I look. "), *block(1, result("code_execution", stdout=bad))], ["I "]),
         "citation": (block(0, cited("char_location", cited_text=bad)), None),
     }
+    moderation = policy("block")
     for blocks, said in cases.values():
-        out = stream(DIALECT, prepared(), policy("block"), sse(started(), *blocks, *ended("tool_use")), size=size)
+        out = stream(DIALECT, prepared(), moderation, sse(started(), *blocks, *ended("tool_use")), size=size)
         events(out)
         found = sdk_stream(out)
         assert (found["stop_reason"], found["stop_details"]["explanation"]) == ("refusal", CUT_NOTICE)
@@ -684,7 +700,7 @@ def test_stop_details_and_sequences() -> None:
     request = prepared(stop_sequences=["END"])
     for sequence, told in (("END", "END"), (CANARY, None)):
         documents = [started(), *text(0, "ok"), *ended("stop_sequence", stop_sequence=sequence, stop_details=details)]
-        found = message(documents, policy("redact", CANARY), request)
+        found = message(documents, redacting(CANARY), request)
         assert (found["stop_reason"], found["stop_sequence"]) == ("stop_sequence", told)
         assert found["stop_details"] == {
             **details,
@@ -915,7 +931,7 @@ def words(found: dict[str, Any]) -> list[str]:
     tokens = set(re.findall(r"\w+", " ".join(leaves(found["content"]))))
     by_type: dict[str, str] = {}
     for each in found["content"]:
-        kept = re.findall(r"\b[A-Za-z]{6,}\b", " ".join(leaves(each)))
+        kept = re.findall(r"\b[A-Za-z0-9]{5,}\b", " ".join(leaves(each)))
         kept = [word for word in kept if word.lower() not in structure.lower()]
         alone = [word for word in kept if not any(word in token for token in tokens - {word})]
         by_type.setdefault(each["type"], max(alone, key=len, default=""))
@@ -949,9 +965,26 @@ def test_a_recorded_body_looks_the_same(data: bytes, balanced: Moderation) -> No
 @pytest.mark.parametrize("data", STREAMS)
 def test_a_word_of_a_recording_is_nowhere_in_the_output(data: bytes) -> None:
     seen = sdk_stream(data)
-    for word in words(seen):
-        out = stream(DIALECT, request_for(seen), policy("redact", word), data, size=997)
-        found = sdk_stream(out)
+    chosen = words(seen)
+    assert chosen or not list(leaves(seen["content"]))
+    out = stream(DIALECT, request_for(seen), policy("redact", *chosen), data, size=997)
+    assert_gone(chosen, out, sdk_stream(out))
+
+
+@recorded
+@pytest.mark.parametrize("data", BODIES)
+def test_a_word_of_a_recorded_body_is_nowhere_in_the_output(data: bytes) -> None:
+    seen = sdk_body(data)
+    chosen = words(seen)
+    out = body(DIALECT, request_for(seen), policy("redact", *chosen), data)
+    assert chosen
+    assert_gone(chosen, out, sdk_body(out))
+    spoiled = json.dumps(spoil(json.loads(data))).encode()
+    assert body(DIALECT, request_for(seen), shadow(), spoiled) == body(DIALECT, request_for(seen), shadow(), data)
+
+
+def assert_gone(chosen: list[str], out: bytes, found: dict[str, Any]) -> None:
+    for word in chosen:
         assert not any(spelling in out for spelling in spellings(word))
         assert word not in json.dumps(found)
         assert word not in "".join(delivered(found))

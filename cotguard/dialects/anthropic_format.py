@@ -55,10 +55,10 @@ class Format:
     def _is_declared(self, block: object, tools: frozenset[str]) -> bool:
         if not isinstance(block, dict):
             raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream's response has a block of the wrong type.")
-        kind = block.get("type")
-        if kind == "tool_use":
-            return block.get("name") in tools
-        return kind != "server_tool_use" or block.get("name") in self._server_tools
+        kind, name = block.get("type"), block.get("name")
+        if kind not in ("tool_use", "server_tool_use"):
+            return True
+        return isinstance(name, str) and name in (tools if kind == "tool_use" else self._server_tools)
 
     def stop(self, sent: Mapping[str, object], prepared: Prepared, *, called: bool) -> dict[str, object]:
         """Why the message stopped. ``called``: whether the client got a call of a tool of its own."""

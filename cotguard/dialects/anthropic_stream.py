@@ -29,10 +29,13 @@ from cotguard.framing.json import JSONError, loads
 from cotguard.framing.sse import is_done
 from cotguard.moderation.exchange import Exchange
 
-__all__ = ["MAX_PENDING_CHARS", "MessagesStream"]
+__all__ = ["MAX_BLOCKS", "MAX_PENDING_CHARS", "MessagesStream"]
 
 MAX_PENDING_CHARS = 8 * 1024 * 1024
 """Arguments and summaries that are held at a time."""
+
+MAX_BLOCKS = 4096
+"""Blocks of a message: each has its own state here."""
 
 _CHANNELS = {"text": "content", "thinking": "reasoning"}
 _CALLS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
@@ -286,6 +289,8 @@ class MessagesStream(EventStream):
         self.mark(self._ended(at))
 
     def _number(self) -> int:
+        if self._count == MAX_BLOCKS:
+            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream's message has too many blocks.")
         self._count += 1
         return self._count - 1
 
