@@ -26,7 +26,6 @@ from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, Refused, T
 from cotguard.dialects.request import bad, objects, read_body, string, texts, without
 from cotguard.dialects.tabled import TabledDialect
 from cotguard.dialects.whole import read_object
-from cotguard.framing.aws_event_stream import AwsEventStream
 from cotguard.framing.json import dumps
 from cotguard.moderation.exchange import Exchange
 
@@ -36,6 +35,7 @@ _REGIONS = re.compile(r"(?:us|us-gov|eu|apac|au|ca|jp|global)\.")
 _UNKNOWN = "The format this model has with InvokeModel is not moderated. Use Converse or ConverseStream."
 _NO_MESSAGES = "Of this model InvokeModel is served with a prompt only. Use Converse for messages."
 _NO_TRACE = "guardrailConfig.trace is not supported here: a trace repeats what the guardrail masked."
+_STREAMED = "application/vnd.amazon.eventstream"
 _CONVERSE = ("converse", "converse-stream")
 
 
@@ -120,7 +120,7 @@ class Bedrock(TabledDialect):
     # Responses.
 
     def stream(self, prepared: Prepared, exchange: Exchange, content_type: str) -> Translator | None:
-        if content_type != AwsEventStream.content_type or not prepared.stream:
+        if content_type != _STREAMED or not prepared.stream:
             return None
         if prepared.action in _CONVERSE:
             return ConverseStream(self._shapes, prepared, exchange, self._exceptions)
