@@ -302,3 +302,25 @@ def test_without_botocore_nothing_is_signed(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "botocore.auth", None)
     with pytest.raises(Refused, match=re.escape("cotguard[bedrock]")):
         headers(SENT, same=False)
+
+
+async def test_what_cannot_be_moderated_is_refused(
+    upstream: Upstream, make_proxy: ProxyFactory, credentials: None
+) -> None:
+    sdk = client((await make_proxy()).url)
+    calls: list[Callable[[], Any]] = [
+        lambda: sdk.start_async_invoke(
+            modelId=MODEL, modelInput={}, outputDataConfig={"s3OutputDataConfig": {"s3Uri": "s3://b/k"}}
+        ),
+        sdk.list_async_invokes,
+        lambda: sdk.apply_guardrail(guardrailIdentifier="g1", guardrailVersion="1", source="OUTPUT", content=[]),
+        lambda: sdk.invoke_model(modelId="cohere.command-r-v1:0", body="{}"),
+        lambda: sdk.converse(modelId=MODEL, messages=ASKED, guardrailConfig={"trace": "enabled"}),
+    ]
+    for call in calls:
+        with pytest.raises(ClientError) as raised:
+            await ask(call)
+        code, message = told(raised.value)
+        assert code == "ValidationException"
+        assert message.endswith(".")
+    assert upstream.bodies == []

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 from cotguard.dialects.contract import Dialect, ErrorKind, Refused, Route
 
-__all__ = ["Match", "Router", "query_of"]
+__all__ = ["Match", "RefusedRoute", "Router", "query_of"]
 
 _NAMED = re.compile(r"\{(\w+)\}")
 _PARAMETER = r"[A-Za-z0-9][A-Za-z0-9._:@~+/ -]{0,255}?"
@@ -37,6 +37,14 @@ class Match:
         )
 
 
+class RefusedRoute(Refused):
+    """A path that a dialect refuses, with a reason that is told in its shape."""
+
+    def __init__(self, dialect: Dialect, reason: str) -> None:
+        super().__init__(404, ErrorKind.UNSUPPORTED, reason)
+        self.dialect = dialect
+
+
 class Router:
     """All dialects' routes. Paths of one shape are tried in the order of dialects and routes."""
 
@@ -54,7 +62,7 @@ class Router:
             if route.method not in (method, "*"):
                 methods.add(route.method)
             elif route.refused:
-                raise Refused(404, ErrorKind.UNSUPPORTED, route.refused)
+                raise RefusedRoute(dialect, route.refused)
             else:
                 return Match(dialect, route, found.groupdict())
         if methods:

@@ -28,7 +28,7 @@ from cotguard.detectors.registry import build
 from cotguard.dialects.catalogue import dialects
 from cotguard.dialects.contract import Dialect, ErrorKind, Incoming, Prepared, Refused, Translator, UpstreamFault
 from cotguard.dialects.request import read_body
-from cotguard.dialects.routes import Match, Router, query_of
+from cotguard.dialects.routes import Match, RefusedRoute, Router, query_of
 from cotguard.framing.json import JSONError, dumps
 from cotguard.gateway.encodings import Decoder, EncodingError, TooLargeError
 from cotguard.gateway.headers import request_headers, response_headers
@@ -163,6 +163,8 @@ class Gateway:
             dialect = match.dialect
             return await self._route(request, match)
         except Refused as refused:
+            if isinstance(refused, RefusedRoute):
+                dialect = refused.dialect
             return self._error(dialect, _Failure(refused.status, refused.kind, refused.message), "refused")
         except TooLargeError as error:
             return self._error(dialect, _Failure(413, ErrorKind.TOO_LARGE, str(error)), "refused")
