@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from cotguard.dialects.anthropic import Anthropic
+from cotguard.dialects.bedrock import Bedrock
 from cotguard.dialects.chat_completions import ChatCompletions
 from cotguard.dialects.contract import Dialect
 from cotguard.dialects.ollama import Ollama
@@ -12,4 +13,4 @@ __all__ = ["dialects"]
 
 def dialects() -> Sequence[Dialect]:
     """One of each, with the tables that are shipped."""
-    return (ChatCompletions(), Anthropic(), Ollama())
+    return (ChatCompletions(), Anthropic(), Ollama(), Bedrock())

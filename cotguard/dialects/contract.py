@@ -53,6 +53,7 @@ class Route(NamedTuple):
     ``query``: the parameters that are passed on; a request with any other is refused.
     ``lookup``: the answer holds no generated text, only structure, and is copied through the table.
     ``refused``: why the path is not served, as the client is told; empty where it is.
+    ``signed``: the service that wants requests signed (AWS Signature Version 4); empty where none does.
     """
 
     method: str
@@ -62,6 +63,7 @@ class Route(NamedTuple):
     query: frozenset[str] = frozenset()
     lookup: bool = False
     refused: str = ""
+    signed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 from cotguard.dialects.contract import Dialect, ErrorKind, Refused, Route
 
-__all__ = ["Match", "Router", "query_of"]
+__all__ = ["Match", "RefusedRoute", "Router", "query_of"]
 
 _NAMED = re.compile(r"\{(\w+)\}")
 _PARAMETER = r"[A-Za-z0-9][A-Za-z0-9._:@~+/ -]{0,255}?"
@@ -31,9 +31,18 @@ class Match:
     @property
     def upstream(self) -> str:
         """The path that goes upstream."""
+        safe = "~" if self.route.signed else "@:~+"  # a signature covers the path: escaped as AWS's own clients do
         return _NAMED.sub(
-            lambda found: quote(self.parameters[found[1]], safe="@:~+"), self.route.upstream or self.route.path
+            lambda found: quote(self.parameters[found[1]], safe=safe), self.route.upstream or self.route.path
         )
+
+
+class RefusedRoute(Refused):
+    """A path that a dialect refuses, with a reason that is told in its shape."""
+
+    def __init__(self, dialect: Dialect, reason: str) -> None:
+        super().__init__(404, ErrorKind.UNSUPPORTED, reason)
+        self.dialect = dialect
 
 
 class Router:
@@ -53,7 +62,7 @@ class Router:
             if route.method not in (method, "*"):
                 methods.add(route.method)
             elif route.refused:
-                raise Refused(404, ErrorKind.UNSUPPORTED, route.refused)
+                raise RefusedRoute(dialect, route.refused)
             else:
                 return Match(dialect, route, found.groupdict())
         if methods:

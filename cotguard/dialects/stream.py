@@ -76,7 +76,7 @@ class EventStream(ABC):
         self.prepared = prepared
         self.content_type = framing.content_type
         self.begun: dict[Hashable, None] = {}
-        """Channels whose head was written and whose tail was not, in order."""
+        """Channels whose head, or first text, was written and whose tail was not, in order."""
         self._framing = framing
         self._exchange = exchange
         self._out: list[bytes] = []
@@ -327,7 +327,7 @@ class EventStream(ABC):
                 self.write(emission.head)
             if key is None:
                 continue
-            if emission.head is not None:
+            if emission.head is not None or emission.text:
                 self.begun[key] = None
             if emission.text:
                 template = self._templates[key]

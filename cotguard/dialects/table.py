@@ -147,8 +147,8 @@ class _Node:
 class Shape:
     """One section of a table, compiled. ``ValueError`` names the row that cannot be read."""
 
-    _PATH = re.compile(r"\w+(\[[\w.-]*\])?(\.\w+(\[[\w.-]*\])?)*")
-    _STEP = re.compile(r"(\w+)(?:\[([\w.-]*)\])?(?:\.|$)")
+    _PATH = re.compile(r"[\w-]+(\[[\w.-]*\])?(\.[\w-]+(\[[\w.-]*\])?)*")
+    _STEP = re.compile(r"([\w-]+)(?:\[([\w.-]*)\])?(?:\.|$)")
 
     def __init__(self, rows: Mapping[str, str], channels: Sequence[str], checks: Mapping[str, Check]) -> None:
         self._root = _Node()
@@ -360,17 +360,23 @@ class Table:
         """The routes of the sections ``routes`` (``METHOD path: action``), ``aliases`` (``path: path`` upstream).
 
         Others have sections of their own, which may be missing: ``query`` (``action: [parameter]``), ``lookups``
-        (``action: section`` of what is copied) and ``refused`` (``METHOD path: reason``).
+        (``action: section`` of what is copied), ``refused`` (``METHOD path: reason``) and ``signing`` (``service:
+        name``, for requests that carry an AWS signature).
         """
-        aliases, query, lookups, refused = (
-            self._section(name) if name in self._data else {} for name in ("aliases", "query", "lookups", "refused")
+        aliases, query, lookups, refused, signing = (
+            self._section(name) if name in self._data else {}
+            for name in ("aliases", "query", "lookups", "refused", "signing")
         )
+        service = str(signing.get("service", ""))
         found = []
         for key, action in self._section("routes").items():
             method, path = str(key).split()
             names = self.names("query", str(action)) if str(action) in query else frozenset()
             spellings = (path, *(str(alias) for alias, target in aliases.items() if target == path))
-            found += [Route(method, each, str(action), path, names, str(action) in lookups) for each in spellings]
+            found += [
+                Route(method, each, str(action), path, names, str(action) in lookups, signed=service)
+                for each in spellings
+            ]
         for key, reason in refused.items():
             method, path = str(key).split()
             found.append(Route(method, path, "", refused=str(reason)))
@@ -380,6 +386,10 @@ class Table:
         """What is copied of lookups, by action."""
         found = self._section("lookups") if "lookups" in self._data else {}
         return {str(action): self.shape(str(section)) for action, section in found.items()}
+
+    def pairs(self, section: str) -> dict[str, str]:
+        """A section of names and plain words, in its order."""
+        return {str(name): str(value) for name, value in self._section(section).items()}
 
     def names(self, section: str, name: str) -> frozenset[str]:
         """A list of plain names in a section."""

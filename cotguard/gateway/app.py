@@ -28,11 +28,12 @@ from cotguard.detectors.registry import build
 from cotguard.dialects.catalogue import dialects
 from cotguard.dialects.contract import Dialect, ErrorKind, Incoming, Prepared, Refused, Translator, UpstreamFault
 from cotguard.dialects.request import read_body
-from cotguard.dialects.routes import Match, Router, query_of
+from cotguard.dialects.routes import Match, RefusedRoute, Router, query_of
 from cotguard.framing.json import JSONError, dumps
 from cotguard.gateway.encodings import Decoder, EncodingError, TooLargeError
 from cotguard.gateway.headers import request_headers, response_headers
 from cotguard.gateway.settings import Settings
+from cotguard.gateway.signing import Signer, Unsigned
 from cotguard.gateway.streaming import Pump, Rounds
 from cotguard.guard.client import GuardClient
 from cotguard.guard.detector import Guard
@@ -90,6 +91,7 @@ class Gateway:
         self._guard = next((each for each in self.detectors if isinstance(each, Guard)), None)
         self._answerers: dict[str, Inference | GuardClient] = {}
         self._rounds = Rounds()
+        self._signer = Signer()
         self._limits: set[asyncio.Timeout] = set()  # of the streams under way
         self._drain_deadline = 0.0
         metrics.policy.labels(self.policy.name, self.policy.digest).set(1)
@@ -161,6 +163,8 @@ class Gateway:
             dialect = match.dialect
             return await self._route(request, match)
         except Refused as refused:
+            if isinstance(refused, RefusedRoute):
+                dialect = refused.dialect
             return self._error(dialect, _Failure(refused.status, refused.kind, refused.message), "refused")
         except TooLargeError as error:
             return self._error(dialect, _Failure(413, ErrorKind.TOO_LARGE, str(error)), "refused")
@@ -173,12 +177,15 @@ class Gateway:
             return await self._lookup(request, match, query)
         if self.draining.is_set():
             raise Refused(503, ErrorKind.SHUTTING_DOWN, _SHUTTING_DOWN)
-        prepared = match.dialect.prepare(Incoming(match.route, match.parameters, query, await self._body(request)))
+        body = await self._body(request, untyped=bool(match.route.signed))
+        prepared = match.dialect.prepare(Incoming(match.route, match.parameters, query, body))
         url = self._url(prepared.upstream or match.upstream, query if prepared.query is None else prepared.query)
+        headers = await self._headers(request, match, url, prepared.body, body)
+        del body  # as with the prepared one: a stream lasts longer
         exchange = Exchange(self.policy, self.detectors, prepared.facts, self._key)
         self.metrics.active.inc()
         try:
-            return await self._exchange(request, match.dialect, url, prepared, exchange)
+            return await self._exchange(request, match.dialect, url, headers, prepared, exchange)
         except asyncio.CancelledError:  # the client left, and took the handler with it
             self._finish(match.dialect, _CLIENT_GONE, "client_gone")
             raise
@@ -189,10 +196,25 @@ class Gateway:
     def _url(self, path: str, query: Mapping[str, str]) -> URL:
         return URL(self.settings.upstream + path + ("?" + urlencode(query) if query else ""), encoded=True)
 
-    async def _body(self, request: web.Request) -> bytes:
-        """The decoded request body. Raises :class:`Refused` and :class:`EncodingError`."""
+    async def _headers(
+        self, request: web.Request, match: Match, url: URL, body: bytes, received: bytes
+    ) -> dict[str, str]:
+        """What goes upstream beside ``body``; ``received`` is what the client sent. Raises :class:`Refused`."""
+        headers = request_headers(request.headers)
+        if not match.route.signed:
+            return headers
+        unsigned = Unsigned(match.route.signed, request.method, url, headers, body, body == received)
+        client = {name.lower(): value for name, value in request.headers.items()}
+        return await asyncio.to_thread(self._signer.headers_of, unsigned, client, request.rel_url.raw_path_qs)
+
+    async def _body(self, request: web.Request, *, untyped: bool = False) -> bytes:
+        """The decoded request body. Raises :class:`Refused` and :class:`EncodingError`.
+
+        ``untyped``: clients of this path may leave out what it is.
+        """
         charset = request.charset or "utf-8"
-        if request.content_type != "application/json" or charset.lower() not in ("utf-8", "utf8"):
+        typed = hdrs.CONTENT_TYPE in request.headers or not untyped
+        if (typed and request.content_type != "application/json") or charset.lower() not in ("utf-8", "utf8"):
             raise Refused(415, ErrorKind.UNSUPPORTED, "Send application/json in UTF-8.")
         if "x-body-compressed" in request.headers:
             raise Refused(415, ErrorKind.UNSUPPORTED, "x-body-compressed is not accepted; use Content-Encoding.")
@@ -204,7 +226,13 @@ class Gateway:
         return bytes(body)
 
     async def _exchange(
-        self, request: web.Request, dialect: Dialect, url: URL, prepared: Prepared, exchange: Exchange
+        self,
+        request: web.Request,
+        dialect: Dialect,
+        url: URL,
+        headers: dict[str, str],
+        prepared: Prepared,
+        exchange: Exchange,
     ) -> web.StreamResponse:
         started = time.monotonic()
         client = await self.client()
@@ -213,7 +241,7 @@ class Gateway:
                 upstream = await client.post(
                     url,
                     data=prepared.body,
-                    headers=request_headers(request.headers),
+                    headers=headers,
                     allow_redirects=False,
                 )
         except TimeoutError:
@@ -316,14 +344,17 @@ class Gateway:
     async def _lookup(self, request: web.Request, match: Match, query: Mapping[str, str]) -> web.Response:
         """A question whose answer holds no generated text."""
         dialect, client = match.dialect, await self.client()
-        data = dumps(read_body(await self._body(request))) if request.method == hdrs.METH_POST else None
+        received = await self._body(request) if request.method == hdrs.METH_POST else None
+        data = None if received is None else dumps(read_body(received))
+        url = self._url(match.upstream, query)
+        headers = await self._headers(request, match, url, data or b"", received or b"")
         try:
             async with asyncio.timeout(self.settings.first_byte_timeout):
                 async with client.request(
                     request.method,
-                    self._url(match.upstream, query),
+                    url,
                     data=data,
-                    headers=request_headers(request.headers),
+                    headers=headers,
                     allow_redirects=False,
                 ) as upstream:
                     body = await self._whole(upstream)
