@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from cotguard.dialects.chat_completions import ChatCompletions
 from cotguard.dialects.contract import Dialect
 from cotguard.dialects.ollama import Ollama
+from cotguard.dialects.responses import Responses
 
 __all__ = ["dialects"]
 
 
 def dialects() -> Sequence[Dialect]:
     """One of each, with the tables that are shipped."""
-    return (ChatCompletions(), Ollama())
+    return (ChatCompletions(), Ollama(), Responses())
