@@ -15,7 +15,6 @@ _CLIENT_FAULTS = frozenset({ErrorKind.BAD_REQUEST, ErrorKind.UNSUPPORTED, ErrorK
 _ECHOES: Mapping[str, Any] = {
     "instructions": None,
     "metadata": {},
-    "tool_choice": "auto",
     "tools": [],
 }
 """Fields that clients require and that only repeat the request."""
@@ -27,6 +26,7 @@ _REQUIRED: Mapping[str, Any] = {
     "model": "",
     "error": None,
     "incomplete_details": None,
+    "tool_choice": "auto",
     "parallel_tool_calls": True,
     "temperature": None,
     "top_p": None,
@@ -72,7 +72,8 @@ class Format:
         """A copy of ``response`` with the fields that clients require; an error has its code and no text."""
         error = response.get("error")
         told = {"error": self.failure(error)} if error else {}
-        return {**_REQUIRED, **copied, **told, **_ECHOES, "object": "response"}
+        passed = {name: value for name, value in copied.items() if value != {}}
+        return {**_REQUIRED, **passed, **told, **_ECHOES, "object": "response"}
 
     def failure(self, error: object) -> dict[str, Any]:
         """The error of a response that failed."""

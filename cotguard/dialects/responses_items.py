@@ -170,10 +170,8 @@ def _put(document: dict[str, Any], path: tuple[str | int, ...], text: str) -> No
             holder = holder[step]
         else:
             return
-    last = path[-1]
-    if isinstance(holder, dict) and isinstance(last, str):
-        holder[last] = text
-    elif isinstance(holder, list) and isinstance(last, int) and last < len(holder):
+    last: Any = path[-1]
+    if isinstance(holder, dict) or (isinstance(holder, list) and last < len(holder)):
         holder[last] = text
 
 

@@ -6,7 +6,8 @@
    (:mod:`cotguard.dialects.responses_items`).
 2. Events that end something wait until its text is decided: they stand behind it in the lane.
 3. Events are numbered as they are written, items and parts as they are announced. An item keeps its first id.
-4. Where deltas and the whole text disagree the deltas hold. Where an item that ended appears again, it is as it ended.
+4. A whole text that goes on where the deltas stopped brings the rest. Where the two disagree the deltas hold. Where an
+   item that ended appears again, it is as it ended.
 5. After a block, what is open is ended with what was delivered of it, and the response is ``incomplete``, for the
    reason ``content_filter``. Calls that did not end are not in it: a client might carry out half of one.
 6. The last event holds the items of the upstream's last event, in its order, or all if it has none.
@@ -17,6 +18,7 @@ Source: openai-python ``types/responses/response_stream_event.py``, ``lib/stream
 ``entrypoints/openai/responses/protocol.py``.
 """
 
+import hashlib
 from collections.abc import Hashable
 from typing import Any
 
@@ -62,6 +64,29 @@ class _Numbered(ServerSentEvents):
         return event(b'%b,"sequence_number":%d}' % (event_.data[:-1], number), event_.name)
 
 
+class _Heard:
+    """What a text's deltas were, without keeping them."""
+
+    __slots__ = ("_digest", "_size")
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def add(self, text: str) -> None:
+        """The next delta."""
+        self._size += len(text)
+        self._digest.update(text.encode("utf-8", "surrogatepass"))
+
+    def rest(self, whole: str) -> str:
+        """What a whole text has behind the deltas; nothing if they are not its beginning."""
+        if len(whole) <= self._size:
+            return ""
+        beginning = whole[: self._size].encode("utf-8", "surrogatepass")
+        same = hashlib.blake2b(beginning, digest_size=16).digest() == self._digest.digest()
+        return whole[self._size :] if same else ""
+
+
 class ResponseStream(EventStream):
     """See the module."""
 
@@ -72,6 +97,7 @@ class ResponseStream(EventStream):
         self._response = form.envelope({})
         self._identity: str | None = None  # of the response: the first
         self._ended: set[Hashable] = set()  # texts that get no more
+        self._heard: dict[Hashable, _Heard] = {}  # texts that may get more
         self._fixed: dict[Hashable, tuple[str, str]] = {}  # texts in no delta: as they came, as they are written
         self._parts_ended: set[Hashable] = set()
 
@@ -152,8 +178,7 @@ class ResponseStream(EventStream):
 
     def _take_about_item(self, kind: str, document: dict[str, Any]) -> None:
         base, _, verb = kind.rpartition(".")
-        about = base == "response.output_item" or base in BY_EVENT or base in PART_EVENTS
-        if not about and kind not in self._form.progress:
+        if kind not in self._form.progress and verb not in _verbs(base):
             return
         number = _index(document.get("output_index"))
         if base == "response.output_item":
@@ -307,6 +332,8 @@ class ResponseStream(EventStream):
         if verb == "delta":
             self._feed(item, streamed, path, text or "")
             return
+        if verb == "added":
+            self.mark(self._text_event(item, streamed, path, "added", {streamed.field: ""}))
         self._take_whole(item, streamed, path, text or "")
         if verb == "done":
             if streamed.part:
@@ -316,9 +343,9 @@ class ResponseStream(EventStream):
                 self._end_leaf(item, streamed, path)
 
     def _take_whole(self, item: Item, streamed: Streamed, path: tuple[str | int, ...], text: str) -> None:
-        """A whole text: new if none of it was there before, a copy else."""
-        if not self.is_open(item.key(path)):
-            self._feed(item, streamed, path, text)
+        """A whole text: what is new in it."""
+        heard = self._heard.get(item.key(path))
+        self._feed(item, streamed, path, text if heard is None else heard.rest(text))
 
     def _feed(self, item: Item, streamed: Streamed, path: tuple[str | int, ...], text: str) -> None:
         key = item.key(path)
@@ -329,6 +356,8 @@ class ResponseStream(EventStream):
                 item.leaves[path] = streamed
             document = self._text_event(item, streamed, path, "delta", {"delta": HOLE})
             self.open(key, self._view(streamed.channel), document)
+            self._heard[key] = _Heard()
+        self._heard[key].add(text)
         self.feed(key, text)
 
     def _view(self, channel: str) -> View:
@@ -343,6 +372,7 @@ class ResponseStream(EventStream):
     def _end_text(self, key: Hashable, event: Any) -> None:
         if key not in self._ended:
             self._ended.add(key)
+            self._heard.pop(key, None)
             if self.is_open(key):
                 self.close(key)
             self.mark(event)
@@ -420,6 +450,16 @@ def _index(value: object) -> int:
     if not isinstance(value, int) or not CHECKS["index"](value):
         raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _MALFORMED)
     return value
+
+
+def _verbs(base: str) -> tuple[str, ...]:
+    """How the events go on whose names begin so."""
+    if base == "response.output_item" or base in PART_EVENTS:
+        return ("added", "done")
+    streamed = BY_EVENT.get(base)
+    if streamed is None:
+        return ()
+    return ("added", "delta", "done") if streamed.counter and not streamed.part else ("delta", "done")
 
 
 def _leaf(item: Item, text: Text) -> Streamed | None:
