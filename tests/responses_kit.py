@@ -267,7 +267,8 @@ def _text_events(
         return []
     index = {each.index: 0} if each.index else {}
     events: list[dict[str, Any]] = []
-    part = None
+    part = ""
+    full: dict[str, Any] = {}
     if each.path[0] in ("content", "summary"):
         part = f"response.{'reasoning_summary' if each.path[0] == 'summary' else 'content'}_part"
         full = item_of(each, text)[each.path[0]][0]

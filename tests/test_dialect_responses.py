@@ -76,7 +76,7 @@ def found_at(item: Mapping[str, Any], field: Field) -> str:
     return value
 
 
-def named(fields: Sequence[Field]) -> Any:
+def named(fields: Sequence[Field]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("field", [pytest.param(field, id=field.name) for field in fields])
 
 
@@ -216,6 +216,15 @@ def test_calls_of_tools_that_were_not_declared_are_dropped(kind: str, balanced: 
     whole = whole_response(item_of(field, text), item_of(MESSAGE, "done"))
     found = json.loads(body(DIALECT, prepared(tools=[]), balanced, json.dumps(whole).encode()))
     assert [item["type"] for item in found["output"]] == ["message"]
+
+
+def test_a_namespace_must_be_declared_too(balanced: Moderation) -> None:
+    for space, kinds in ((CANARY, []), ("crm", ["function_call"])):
+        item = {**item_of(FUNCTION, "{}"), "namespace": space}
+        tools = [{"type": "namespace", "name": "crm", "tools": [{"type": "function", "name": "send"}]}]
+        data = json.dumps(whole_response(item)).encode()
+        found = json.loads(body(DIALECT, prepared(tools=tools), balanced, data))
+        assert [each["type"] for each in found["output"]] == kinds
 
 
 def test_a_call_that_changes_its_name_is_a_fault(balanced: Moderation) -> None:
@@ -558,6 +567,12 @@ def test_a_whole_response_looks_the_same(balanced: Moderation) -> None:
         assert response.model_dump(warnings=False) == original.model_dump(warnings=False)
 
 
+def test_a_block_in_a_whole_response_leaves_calls_without_arguments_out() -> None:
+    items = [item_of(MESSAGE, f"so {MAIL} is it"), item_of(FUNCTION, ""), item_of(FIXED[-2], "")]
+    response = json.loads(body(DIALECT, prepared(), policy("block"), json.dumps(whole_response(*items)).encode()))
+    assert [item["type"] for item in response["output"]] == ["message"]
+
+
 @pytest.mark.parametrize("data", [b"{}", b"[]", b"nonsense", b'{"output": 7}', b'{"error": {"message": "no"}}'])
 def test_a_body_that_is_no_response_is_a_fault(data: bytes, balanced: Moderation) -> None:
     with pytest.raises(UpstreamFault):
@@ -593,6 +608,8 @@ def test_requests() -> None:
     assert not prepared(stream=False).stream
     spaced = prepared(tools=[{"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "inner"}]}])
     assert "inner" in spaced.tools
+    odd: list[Any] = [{"type": [], "role": {}, "content": 7}]
+    assert json.loads(prepared(input=odd, include=[{}], tools=[{"type": {}, "name": []}]).body)["input"] == odd
 
 
 @pytest.mark.parametrize(
@@ -603,6 +620,7 @@ def test_requests() -> None:
         {"previous_response_id": "resp_1"},
         {"input": [{"type": "item_reference", "id": "msg_1"}]},
         {"input": [{"id": "msg_1"}]},
+        {"input": [7]},
         {"chat_template": "x"},
         {"stream": "yes"},
         {"input": 7},

@@ -55,12 +55,18 @@ class Responses(TabledDialect):
         # An item of a type without rows has its id at most.
         copied = moderate({**response, "output": items}, self._form.response, lane, view)
         written = [_with_required(item) for item in copied["output"] if "type" in item]
+        while lane.cut and written and not self._has_text(written[-1]):
+            written.pop()  # a call without arguments is one too
         fields: dict[str, Any] = self._form.completed(copied, response) | {"output": written}
         if lane.cut:
             if written and "status" in written[-1]:
                 written[-1]["status"] = "incomplete"
             fields |= {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}
         return dumps(fields)
+
+    def _has_text(self, item: dict[str, Any]) -> bool:
+        copied = self._form.item(item)
+        return copied is not None and bool(copied.texts)
 
     def error(self, kind: ErrorKind, message: str) -> bytes:
         return dumps(error_object(kind, message))

@@ -58,7 +58,7 @@ def prepare(request: Incoming, switches: Switches) -> Prepared:
     stream = flag(body, "stream")
     body["store"] = False
     if "include" in body:
-        body["include"] = [each for each in items(body, "include") if each in switches.include]
+        body["include"] = [each for each in items(body, "include") if _word(each) in switches.include]
     _quiet(body)
     history = _history(body, switches)
     return Prepared(
@@ -73,13 +73,16 @@ def prepare(request: Incoming, switches: Switches) -> Prepared:
 
 def tool_of(item: Mapping[str, Any], tools: frozenset[str]) -> bool:
     """Whether an item of a response is no call that the client acts upon, or one of a tool that it declared."""
-    kind = item.get("type")
-    if not isinstance(kind, str):
-        return False
+    kind = _word(item.get("type"))
     if kind in _NAMED:
-        name = item.get("name")
-        return isinstance(name, str) and name in tools
+        space = item.get("namespace")
+        return _word(item.get("name")) in tools and (space is None or _word(space) in tools)
     return kind not in _TOOLS or any(_marked(each) in tools for each in _TOOLS[kind])
+
+
+def _word(value: object) -> str:
+    """A string; empty for anything else."""
+    return value if isinstance(value, str) else ""
 
 
 def _marked(kind: str) -> str:
@@ -102,8 +105,8 @@ def _history(body: dict[str, Any], switches: Switches) -> list[dict[str, Any]]:
         return []
     kept = []
     for item in objects(body, "input"):
-        kind = item.get("type")
-        if kind == "item_reference" or (kind is None and item.keys() <= {"id", "type"}):
+        kind = _word(item.get("type"))
+        if kind == "item_reference" or (not kind and item.keys() <= {"id", "type"}):
             raise Refused(400, ErrorKind.UNSUPPORTED, switches.reasons["item_reference"])
         if kind == "reasoning" and not item.get("encrypted_content") and not item.get("content"):
             continue
@@ -119,7 +122,7 @@ def _system_prompts(body: Mapping[str, Any], history: list[dict[str, Any]]) -> I
         yield instructions
     messages = objects(body, "instructions") if isinstance(instructions, list) else []
     for message in (*messages, *history):
-        if message.get("role") in _SYSTEM_ROLES:
+        if _word(message.get("role")) in _SYSTEM_ROLES:
             yield from texts(message.get("content"))
 
 
