@@ -399,6 +399,32 @@ def test_a_known_value_is_in_no_field(field: Field) -> None:
         assert CANARY not in joined
 
 
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("action", ["redact", "block"])
+def test_nothing_leaks_from_streams_out_of_order(seed: int, action: str) -> None:
+    chance = random.Random(seed)
+    chosen = chance.sample([*STREAMED, *FIXED], 4)
+    events = server(*((field, placed(field, f"so {CANARY} is it")) for field in chosen), seed=seed)
+    middle = events[1:-1]
+    for _ in range(chance.randint(1, 8)):
+        at, other = chance.randrange(len(middle)), chance.randrange(len(middle))
+        change = chance.choice(("drop", "repeat", "swap", "move"))
+        if change == "drop":
+            del middle[at]
+        elif change == "repeat":
+            middle.insert(other, middle[at])
+        elif change == "swap":
+            middle[at], middle[other] = middle[other], middle[at]
+        else:
+            middle[at] = {**middle[at], "output_index": chance.randrange(5)}
+    out = stream(DIALECT, prepared(), against_canary(action), sse([events[0], *middle, events[-1]]), size=333)
+    found = documents(out)
+    coherent(found)
+    assert found[-1]["type"] in ("response.completed", "response.incomplete", "error")
+    assert not any(spelling in out for spelling in spellings(CANARY))
+    assert all(CANARY not in text for text in see(out).texts.values())
+
+
 # Blocks and faults.
 
 
@@ -482,6 +508,12 @@ WRONG: list[dict[str, Any]] = [
     {"type": "response.output_item.added", "output_index": 5, "item": [CANARY]},
     {"type": "response.output_item.done", "output_index": 0, "item": {"type": "message", "content": CANARY}},
     {"type": "response.output_item.done", "output_index": 0, "item": {"type": "reasoning", "summary": []}},
+    {"type": "response.output_item.done", "output_index": 0, "item": {"type": "message", "content": {"a": CANARY}}},
+    {
+        "type": "response.output_item.done",
+        "output_index": 0,
+        "item": {"type": "message", "content": {"type": "output_text", "text": CANARY}},
+    },
     {"type": "response.completed", "response": CANARY},
     {"type": "response.completed", "response": {"output": CANARY}},
     {"type": "response.completed", "response": {"output": [CANARY]}},
@@ -573,7 +605,12 @@ def test_a_block_in_a_whole_response_leaves_calls_without_arguments_out() -> Non
     assert [item["type"] for item in response["output"]] == ["message"]
 
 
-@pytest.mark.parametrize("data", [b"{}", b"[]", b"nonsense", b'{"output": 7}', b'{"error": {"message": "no"}}'])
+NO_LIST = b'{"output": [{"type": "message", "content": {"type": "output_text", "text": "x"}}]}'
+
+
+@pytest.mark.parametrize(
+    "data", [b"{}", b"[]", b"nonsense", b'{"output": 7}', b'{"error": {"message": "no"}}', NO_LIST]
+)
 def test_a_body_that_is_no_response_is_a_fault(data: bytes, balanced: Moderation) -> None:
     with pytest.raises(UpstreamFault):
         body(DIALECT, prepared(), balanced, data)

@@ -9,7 +9,7 @@ from typing import Any
 
 from cotguard.dialects.channels import view_of
 from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, UpstreamFault
-from cotguard.dialects.responses_format import Format, error_object
+from cotguard.dialects.responses_format import UPSTREAM_REPORTED, Format, error_object, listed
 from cotguard.dialects.responses_request import Switches, prepare, tool_of
 from cotguard.dialects.responses_stream import ResponseStream
 from cotguard.dialects.table import Text
@@ -43,7 +43,7 @@ class Responses(TabledDialect):
         output = response.get("output")
         if not isinstance(output, list):
             if response.get("error"):
-                raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, "The upstream reported an error.")
+                raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
             raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, UNREADABLE)
         items = [item for item in output if isinstance(item, dict) and tool_of(item, prepared.tools)]
         lane = exchange.lane(0)
@@ -78,7 +78,7 @@ class Responses(TabledDialect):
 def _with_required(item: dict[str, Any]) -> dict[str, Any]:
     """An item with the fields that clients require and that only repeat or annotate its texts."""
     if item["type"] == "message":
-        for part in item.get("content") or []:
+        for part in listed(item.get("content")):
             if part["type"] == "output_text":
                 part |= {"annotations": [], "logprobs": []}
     return item

@@ -6,7 +6,7 @@ from typing import Any
 from cotguard.dialects.contract import ErrorKind, UpstreamFault
 from cotguard.dialects.table import Document, Table, Text
 
-__all__ = ["UPSTREAM_REPORTED", "Format", "error_object"]
+__all__ = ["UPSTREAM_REPORTED", "Format", "error_object", "listed"]
 
 UPSTREAM_REPORTED = "The upstream reported an error."
 
@@ -34,6 +34,8 @@ _REQUIRED: Mapping[str, Any] = {
     "output": [],
 }
 
+_MALFORMED = "The upstream's response has an item of the wrong type."
+
 _WITHIN = 2  # steps on the way to an item: `output` and its place there
 
 
@@ -52,7 +54,7 @@ class Format:
         Raises :class:`~cotguard.dialects.contract.UpstreamFault`.
         """
         if not isinstance(item, dict):
-            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream's response has an item of the wrong type.")
+            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _MALFORMED)
         copied = self.response.copy({"output": [item]})
         output = copied.root["output"]
         if "type" not in output[0]:
@@ -96,3 +98,12 @@ def error_object(kind: ErrorKind, message: str) -> dict[str, Any]:
     """Our own error in the dialect's shape."""
     family = "invalid_request_error" if kind in _CLIENT_FAULTS else "server_error"
     return {"error": {"message": message, "type": family, "param": None, "code": kind.value}}
+
+
+def listed(value: object) -> list[Any]:
+    """An array of an upstream's response; empty where it is missing. Raises :class:`UpstreamFault`."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _MALFORMED)
+    return value

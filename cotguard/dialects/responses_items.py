@@ -13,8 +13,9 @@ Source: openai-python ``types/responses/response_stream_event.py``.
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["BY_EVENT", "LEAVES", "PARTS", "PART_EVENTS", "Item", "Part", "Streamed", "part_lists"]
+__all__ = ["BY_EVENT", "LEAVES", "PARTS", "PART_EVENTS", "Item", "Part", "Path", "Streamed", "open_parts", "part_lists"]
 
+Path = tuple[str | int, ...]
 Said = Callable[[Hashable], str]
 
 
@@ -91,10 +92,11 @@ def part_lists(item: str) -> tuple[str, ...]:
 class Part:
     """A part: a text with its type. ``event`` is how the events about it begin, where one told."""
 
-    __slots__ = ("closed", "event", "key", "position", "shown", "streamed", "text_closed")
+    __slots__ = ("closed", "event", "key", "path", "position", "shown", "streamed", "text_closed")
 
-    def __init__(self, streamed: Streamed, key: Hashable, position: int, event: str) -> None:
+    def __init__(self, streamed: Streamed, path: Path, key: Hashable, position: int, event: str) -> None:
         self.streamed = streamed
+        self.path = path
         self.key = key
         self.position = position
         self.event = event or _PART_EVENT[streamed.place[0]]
@@ -111,7 +113,20 @@ class Part:
 class Item:
     """An item. ``number`` is the upstream's index of it, ``index`` ours."""
 
-    __slots__ = ("_lists", "closed", "done", "fields", "id", "index", "kind", "leaves", "number", "parts", "shown")
+    __slots__ = (
+        "_lists",
+        "closed",
+        "done",
+        "fields",
+        "fixed",
+        "id",
+        "index",
+        "kind",
+        "leaves",
+        "number",
+        "parts",
+        "shown",
+    )
 
     def __init__(self, kind: str, number: int, index: int, identity: str) -> None:
         self.kind = kind
@@ -119,14 +134,15 @@ class Item:
         self.index = index
         self.id = identity
         self.fields: dict[str, Any] = {}
+        self.fixed: dict[Path, tuple[str, str]] = {}  # texts in no delta: as they came, as they are written
         self.parts: dict[tuple[str, int], Part] = {}  # by list and the upstream's index, in order
-        self.leaves: dict[tuple[str | int, ...], Streamed] = {}  # by path, those with text
+        self.leaves: dict[Path, Streamed] = {}  # by path, those with text
         self._lists: dict[str, None] = {name: None for name in part_lists(kind) if (kind, name) not in _OPTIONAL}
         self.done = False  # no more is taken
         self.shown = False  # these two: written, not only to be
         self.closed = False
 
-    def key(self, path: tuple[str | int, ...]) -> Hashable:
+    def key(self, path: Path) -> Hashable:
         """The channel of the text at this path."""
         return (self.number, *path)
 
@@ -140,7 +156,8 @@ class Item:
         name, number = at
         self._lists[name] = None
         position = sum(known == name for known, _ in self.parts)
-        part = self.parts[at] = Part(streamed, self.key((name, number, streamed.field)), position, event)
+        path: Path = (name, number, streamed.field)
+        part = self.parts[at] = Part(streamed, path, self.key(path), position, event)
         return part
 
     def opening(self) -> dict[str, Any]:
@@ -162,7 +179,7 @@ class Item:
         return bool(part_lists(self.kind))
 
 
-def _put(document: dict[str, Any], path: tuple[str | int, ...], text: str) -> None:
+def _put(document: dict[str, Any], path: Path, text: str) -> None:
     """Put a text where it stands, if what is around it is there."""
     holder: Any = document
     for step in path[:-1]:

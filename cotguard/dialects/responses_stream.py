@@ -24,7 +24,7 @@ from typing import Any
 
 from cotguard.dialects.channels import view_of
 from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
-from cotguard.dialects.responses_format import Format, error_object
+from cotguard.dialects.responses_format import UPSTREAM_REPORTED, Format, error_object, listed
 from cotguard.dialects.responses_items import (
     BY_EVENT,
     LEAVES,
@@ -32,6 +32,7 @@ from cotguard.dialects.responses_items import (
     PARTS,
     Item,
     Part,
+    Path,
     Streamed,
     open_parts,
     part_lists,
@@ -98,7 +99,6 @@ class ResponseStream(EventStream):
         self._identity: str | None = None  # of the response: the first
         self._ended: set[Hashable] = set()  # texts that get no more
         self._heard: dict[Hashable, _Heard] = {}  # texts that may get more
-        self._fixed: dict[Hashable, tuple[str, str]] = {}  # texts in no delta: as they came, as they are written
         self._parts_ended: set[Hashable] = set()
 
     def read(self, event: Event) -> dict[str, Any] | None:
@@ -109,7 +109,7 @@ class ResponseStream(EventStream):
         if not isinstance(kind, str) or name not in ("", kind):
             return None
         if kind == "error":
-            raise self.upstream_failed(_error(self._form.reported(document, "The upstream reported an error.")))
+            raise self.upstream_failed(_error(self._form.reported(document, UPSTREAM_REPORTED)))
         if kind in _BEGINNINGS:
             self._take_response(document)
             self.mark(Outgoing(kind, {"type": kind, "response": {**self._response, "output": []}}))
@@ -134,14 +134,11 @@ class ResponseStream(EventStream):
         if kind == "response.failed":
             error = self._form.failure(response.get("error"))
             raise self.upstream_failed(lambda: self._last(kind, {"error": error}, self._delivered()))
-        output = response.get("output")
-        if output is not None and not isinstance(output, list):
-            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _MALFORMED)
-        listed = self._match(output or [])
+        repeated = self._match(listed(response.get("output")))
         for item in self._known():
             self._finish_item(item, None)
         if self.finish():
-            self.write(self._last(kind, {}, listed or self._known()))
+            self.write(self._last(kind, {}, repeated or self._known()))
             self.complete()
 
     def _last(self, kind: str, fields: dict[str, Any], items: list[Item]) -> Outgoing:
@@ -154,7 +151,7 @@ class ResponseStream(EventStream):
     def _match(self, output: list[Any]) -> list[Item]:
         """The items that a last response repeats; those that are new there are taken."""
         left = self._known()
-        listed: list[Item] = []
+        repeated: list[Item] = []
         for raw in output:
             item = _find(raw, left)
             if item is not None:
@@ -165,8 +162,8 @@ class ResponseStream(EventStream):
                 if item is not None:
                     self._finish_item(item, raw)
             if item is not None:
-                listed.append(item)
-        return listed
+                repeated.append(item)
+        return repeated
 
     def _known(self) -> list[Item]:
         return [item for item in self._items.values() if item is not None]
@@ -236,6 +233,7 @@ class ResponseStream(EventStream):
         for path, streamed in item.leaves.items():
             self._end_leaf(item, streamed, path)
         item.done = True
+        item.fixed.clear()
 
         def end() -> Outgoing:
             item.closed = True
@@ -246,25 +244,25 @@ class ResponseStream(EventStream):
     def _take_fields(self, item: Item, copied: Document) -> None:
         for text in copied.texts:
             if text.origin[0] not in part_lists(item.kind) and _leaf(item, text) is None:
-                written = self._written(item.key(text.origin), text)
+                written = self._written(item, text)
                 if written is None:
                     return  # blocked: nothing of it will be written
                 copied.put(text, written)
         item.take(copied.root)
 
-    def _written(self, key: Hashable, text: Text) -> str | None:
-        known = self._fixed.get(key)
+    def _written(self, item: Item, text: Text) -> str | None:
+        known = item.fixed.get(text.origin)
         if known is not None and known[0] == text.text:
             return known[1]
         written = self.whole_text(text)
         if written is not None:
-            self._fixed[key] = (text.text, written)
+            item.fixed[text.origin] = (text.text, written)
         return written
 
     def _take_texts(self, item: Item, copied: Document, raw: dict[str, Any]) -> None:
         """The streamed texts of an item that appear in it for the first time."""
         for name in part_lists(item.kind):
-            for number, part in enumerate(raw.get(name) or []):
+            for number, part in enumerate(listed(raw.get(name))):
                 self._take_part(item, (name, number), part, "")
         for text in copied.texts:
             streamed = _leaf(item, text)
@@ -318,12 +316,12 @@ class ResponseStream(EventStream):
         if item.kind != streamed.item:
             return
         number = _index(document.get(streamed.counter)) if streamed.counter else 0
-        path: tuple[str | int, ...]
+        path: Path
         if streamed.part:
             part = self._part(item, (streamed.place[0], number), streamed)
             if part.streamed is not streamed:
                 return
-            path = (streamed.place[0], number, streamed.field)
+            path = part.path
         else:
             path = (*streamed.place, number) if streamed.counter else streamed.place
         text = document.get("delta" if verb == "delta" else streamed.field)
@@ -342,12 +340,12 @@ class ResponseStream(EventStream):
             else:
                 self._end_leaf(item, streamed, path)
 
-    def _take_whole(self, item: Item, streamed: Streamed, path: tuple[str | int, ...], text: str) -> None:
+    def _take_whole(self, item: Item, streamed: Streamed, path: Path, text: str) -> None:
         """A whole text: what is new in it."""
         heard = self._heard.get(item.key(path))
         self._feed(item, streamed, path, text if heard is None else heard.rest(text))
 
-    def _feed(self, item: Item, streamed: Streamed, path: tuple[str | int, ...], text: str) -> None:
+    def _feed(self, item: Item, streamed: Streamed, path: Path, text: str) -> None:
         key = item.key(path)
         if not text or key in self._ended:
             return
@@ -365,7 +363,7 @@ class ResponseStream(EventStream):
         split = any(item.kind == "reasoning" for item in self._known())
         return view_of(channel, "" if split else self.prepared.model)
 
-    def _end_leaf(self, item: Item, streamed: Streamed, path: tuple[str | int, ...]) -> None:
+    def _end_leaf(self, item: Item, streamed: Streamed, path: Path) -> None:
         key = item.key(path)
         self._end_text(key, lambda: self._text_event(item, streamed, path, "done", {streamed.field: self.said(key)}))
 
@@ -382,9 +380,7 @@ class ResponseStream(EventStream):
     def _event(self, kind: str, item: Item, fields: dict[str, Any]) -> Outgoing:
         return Outgoing(kind, {"type": kind, "output_index": item.index, **fields})
 
-    def _text_event(
-        self, item: Item, streamed: Streamed, path: tuple[str | int, ...], verb: str, fields: dict[str, Any]
-    ) -> Outgoing:
+    def _text_event(self, item: Item, streamed: Streamed, path: Path, verb: str, fields: dict[str, Any]) -> Outgoing:
         place: dict[str, Any] = {"item_id": item.id}
         if streamed.part:
             place[streamed.counter] = item.parts[str(path[0]), int(path[1])].position
@@ -396,10 +392,7 @@ class ResponseStream(EventStream):
 
     def _part_text_done(self, item: Item, part: Part) -> Outgoing:
         part.text_closed = True
-        streamed = part.streamed
-        place = {"item_id": item.id, streamed.counter: part.position, streamed.field: self.said(part.key)}
-        copies: dict[str, Any] = {"logprobs": []} if streamed.part == "output_text" else {}
-        return self._event(f"{streamed.event}.done", item, {**place, **copies})
+        return self._text_event(item, part.streamed, part.path, "done", {part.streamed.field: self.said(part.key)})
 
     def _part_event(self, verb: str, item: Item, part: Part, text: str) -> Outgoing:
         place = {"item_id": item.id, part.streamed.counter: part.position, "part": part.document(text)}
