@@ -7,10 +7,17 @@ from cotguard.dialects.bedrock import Bedrock
 from cotguard.dialects.chat_completions import ChatCompletions
 from cotguard.dialects.contract import Dialect
 from cotguard.dialects.ollama import Ollama
+from cotguard.dialects.responses import Responses
 
 __all__ = ["dialects"]
 
 
 def dialects() -> Sequence[Dialect]:
     """One of each, with the tables that are shipped."""
-    return (ChatCompletions(), Anthropic(), Ollama(), Bedrock())
+    return (
+        ChatCompletions(),
+        Responses(),
+        Anthropic(),
+        Ollama(),
+        Bedrock(),
+    )

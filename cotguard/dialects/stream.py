@@ -26,7 +26,7 @@ from cotguard.framing.json import JSONError, dumps, loads
 from cotguard.moderation.exchange import Exchange, Lane
 from cotguard.moderation.view import View
 
-__all__ = ["EventStream", "Fed", "Outgoing"]
+__all__ = ["EventStream", "Fed", "Outgoing", "Written"]
 
 _HOLE = dumps(HOLE)
 _MAX_LIKES = 8
@@ -88,7 +88,7 @@ class EventStream(ABC):
         self._run_texts: list[str] = []
         self._likes: dict[Hashable, _Like] = {}
         self._unlike = 0  # events in a row that were unlike the ones before
-        self._error: Outgoing | None = None
+        self._error: Written | None = None
         self._said: dict[Hashable, list[str]] | None = {} if repeats else None
 
     # What a subclass says.
@@ -191,8 +191,8 @@ class EventStream(ABC):
             self.finished = True
             self._out.append(self._framing.close())
 
-    def upstream_failed(self, error: Outgoing) -> UpstreamFault:
-        """What to raise where the upstream reports an error; ``error`` is what the client is told."""
+    def upstream_failed(self, error: Written) -> UpstreamFault:
+        """What to raise where the upstream reports an error; ``error`` is what the client is told, at the end."""
         self._error = error
         return UpstreamFault(ErrorKind.UPSTREAM_ERROR, "The upstream reported an error.")
 
