@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 
 from cotguard.dialects.chat_completions import ChatCompletions
+from cotguard.dialects.completions import Completions
 from cotguard.dialects.contract import Dialect
+from cotguard.dialects.generate import Generate
+from cotguard.dialects.llamacpp import LlamaCpp
 from cotguard.dialects.ollama import Ollama
 
 __all__ = ["dialects"]
@@ -11,4 +14,4 @@ __all__ = ["dialects"]
 
 def dialects() -> Sequence[Dialect]:
     """One of each, with the tables that are shipped."""
-    return (ChatCompletions(), Ollama())
+    return (ChatCompletions(), Completions(), LlamaCpp(), Generate(), Ollama())
