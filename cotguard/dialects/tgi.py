@@ -108,7 +108,7 @@ class TgiStream(RawStream):
     def delta(self, index: int) -> Outgoing:
         return Outgoing("", {"index": 0, "token": _token(HOLE), "generated_text": None, "details": None})
 
-    def _write_last(self, at: int | float, notice: str, details: object) -> None:
+    def _write_last(self, at: float, notice: str, details: object) -> None:
         token = _token(notice, special=not notice)
         whole = self.said(0) + notice
         self.write(Outgoing("", {"index": at, "token": token, "generated_text": whole, "details": details}))
