@@ -43,7 +43,7 @@ class Tgi:
         self._error_types = table.names("enums", "tgi_error_type")
 
     def prepare(self, body: dict[str, Any], action: str) -> Prepared:
-        given = body.get("parameters") or {}
+        given = {} if body.get("parameters") is None else body["parameters"]
         if not isinstance(given, dict):
             raise bad("The field 'parameters' must be an object.")
         parameters = without(given, self._stripped, self._refused)
@@ -68,7 +68,7 @@ class Tgi:
         written = moderate(results[0], self.result, lane, lambda _: MarkerView(kind))
         details = written.get("details")
         if isinstance(details, dict):
-            details |= {"prefill": [], "tokens": []}
+            details |= {"seed": details.get("seed"), "prefill": [], "tokens": []}
         if lane.cut:
             written["generated_text"] += CUT_NOTICE
             if isinstance(details, dict):
