@@ -83,6 +83,13 @@ def test_the_last_event_repeats_what_was_delivered(balanced: Moderation) -> None
         assert all(each["generated_text"] is each["details"] is None for each in found[:-1])
 
 
+def test_a_seed_beyond_what_parsers_read_is_null() -> None:
+    end = token("two", 2, "one two")
+    end["details"]["seed"] = 10337522019019826656
+    found = events(stream(DIALECT, tgi(), shadow(), sse([token("one ", 1), end])))
+    assert found[-1]["details"]["seed"] is None
+
+
 def test_another_whole_text_than_was_sent_is_not_believed() -> None:
     found = events(stream(DIALECT, tgi(), shadow(), sse([token("one ", 1), token("two", 2, CANARY)])))
     assert found[-1]["generated_text"] == "one two"

@@ -65,7 +65,7 @@ async def ask_with_the_sdk(url: str, prompt: str | list[str], options: dict[str,
         create = client.completions.create
         if streamed:
             stream = await create(model="m", prompt=prompt, extra_body=options, stream=True)
-            found = [each async for each in stream if each is not None]  # between prompts the server says `null`
+            found = [each async for each in stream if each]  # `null` between prompts
         else:
             found = [await create(model="m", prompt=prompt, extra_body=options)]
     choices = [choice for each in found for choice in each.choices]

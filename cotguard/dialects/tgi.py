@@ -66,9 +66,9 @@ class Tgi:
         lane = exchange.lane(0)
         kind = opening_kind(prepared)
         written = moderate(results[0], self.result, lane, lambda _: MarkerView(kind))
-        details = written.get("details")
+        details = _details(written)
         if isinstance(details, dict):
-            details |= {"seed": details.get("seed"), "prefill": [], "tokens": []}
+            details |= {"prefill": [], "tokens": []}
         if lane.cut:
             written["generated_text"] += CUT_NOTICE
             if isinstance(details, dict):
@@ -103,7 +103,7 @@ class TgiStream(RawStream):
         if document.get("generated_text") is not None:
             last = self._form.result.copy(document).root
             if self.finish(0):
-                self._write_last(event.root.get("index") or 0, "", last.get("details"))
+                self._write_last(event.root.get("index") or 0, "", _details(last))
 
     def delta(self, index: int) -> Outgoing:
         return Outgoing("", {"index": 0, "token": _token(HOLE), "generated_text": None, "details": None})
@@ -122,6 +122,14 @@ class TgiStream(RawStream):
 
     def fault(self, kind: ErrorKind, message: str) -> Outgoing:
         return Outgoing("", {"error": message, "error_type": kind.value})
+
+
+def _details(result: dict[str, Any]) -> Any:
+    """The details with a seed: clients want one, which may be null where it is no number that all parsers read."""
+    details = result.get("details")
+    if isinstance(details, dict):
+        details.setdefault("seed", None)
+    return details
 
 
 def _token(text: str, *, special: bool = False) -> dict[str, Any]:
