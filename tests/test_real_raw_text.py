@@ -64,8 +64,8 @@ async def ask_with_the_sdk(url: str, prompt: str | list[str], options: dict[str,
     async with openai.AsyncOpenAI(base_url=url + "/v1", api_key="k", max_retries=0) as client:
         create = client.completions.create
         if streamed:
-            stream = await create(model="m", prompt=prompt, extra_body=options, stream=True)
-            found = [each async for each in stream if each]  # `null` between prompts
+            stream: Any = await create(model="m", prompt=prompt, extra_body=options, stream=True)
+            found = [each async for each in stream if each is not None]  # `null` between prompts
         else:
             found = [await create(model="m", prompt=prompt, extra_body=options)]
     choices = [choice for each in found for choice in each.choices]

@@ -12,7 +12,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from cotguard.dialects.chat_choice import Choice
-from cotguard.dialects.chat_format import DEFAULT_TABLE, Format, as_object, envelope, error_object
+from cotguard.dialects.chat_format import Format, as_object, envelope, error_object
 from cotguard.dialects.chat_request import prepare
 from cotguard.dialects.chat_stream import ChatStream
 from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, UpstreamFault
@@ -63,7 +63,7 @@ class ChatCompletions(TabledDialect):
     its rows is wrong.
     """
 
-    file = DEFAULT_TABLE
+    file = "chat_completions.yaml"
 
     def __init__(self, table: str | None = None) -> None:
         super().__init__(table)

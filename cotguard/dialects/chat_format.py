@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from cotguard.dialects.contract import ErrorKind, UpstreamFault
 from cotguard.dialects.table import Table
 
-__all__ = ["DEFAULT_TABLE", "Format", "as_object", "envelope", "error_object"]
-
-DEFAULT_TABLE = "chat_completions.yaml"
+__all__ = ["Format", "as_object", "envelope", "error_object"]
 
 _CLIENT_FAULTS = frozenset({ErrorKind.BAD_REQUEST, ErrorKind.UNSUPPORTED, ErrorKind.NOT_FOUND, ErrorKind.TOO_LARGE})
 

@@ -13,10 +13,10 @@ from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.chat_format import Format
 from cotguard.dialects.contract import ErrorKind, Prepared, Refused
 from cotguard.dialects.request import (
-    bad,
     flag,
     integer,
     items,
+    objects,
     read_body,
     stops,
     stream_options,
@@ -54,24 +54,18 @@ def prepare(data: bytes, form: Format) -> Prepared:
 
 
 def _system_prompts(body: Mapping[str, object]) -> Iterator[str]:
-    for message in items(body, "messages"):
-        if not isinstance(message, dict):
-            raise bad("Every message must be an object.")
+    for message in objects(body, "messages"):
         if message.get("role") in _SYSTEM_ROLES:
             yield from texts(message.get("content"))
 
 
 def _last_user_message(body: Mapping[str, object]) -> str:
-    for message in reversed(items(body, "messages")):
-        if isinstance(message, dict) and message.get("role") == "user":
-            return "".join(texts(message.get("content")))
-    return ""
+    asked = [message for message in objects(body, "messages") if message.get("role") == "user"]
+    return "".join(texts(asked[-1].get("content"))) if asked else ""
 
 
 def _tool_names(body: Mapping[str, object]) -> Iterator[str]:
-    for tool in items(body, "tools"):
-        if not isinstance(tool, dict):
-            raise bad("Every tool must be an object.")
+    for tool in objects(body, "tools"):
         for form in ("function", "custom"):
             yield from _name(tool.get(form))
     for function in items(body, "functions"):

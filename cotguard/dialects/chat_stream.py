@@ -55,9 +55,8 @@ def _skeleton(chunk: dict[str, object], piece: Piece) -> object:
 class ChatStream:
     """A :class:`~cotguard.dialects.contract.Translator`."""
 
-    content_type = ServerSentEvents.content_type
-
     def __init__(self, form: Format, prepared: Prepared, exchange: Exchange) -> None:
+        self.content_type = ServerSentEvents.content_type
         self._form = form
         self._prepared = prepared
         self._exchange = exchange

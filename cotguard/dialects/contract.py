@@ -142,6 +142,11 @@ class Dialect(Protocol):
         ...
 
     @property
+    def servers(self) -> str:
+        """Who speaks it, for people."""
+        ...
+
+    @property
     def routes(self) -> Sequence[Route]: ...
 
     def prepare(self, request: Incoming) -> Prepared:

@@ -7,7 +7,7 @@ route's own path with the parameters in it, encoded anew, never the client's spe
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from cotguard.dialects.contract import Dialect, ErrorKind, Refused, Route
@@ -20,7 +20,8 @@ _REST = "**"
 _QUERY_VALUE = re.compile(r"[\w.,:=~+/-]{0,256}", re.ASCII)
 
 
-class Match(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Match:
     """A route, its dialect, and what its braces matched."""
 
     dialect: Dialect

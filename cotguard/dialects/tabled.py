@@ -25,6 +25,7 @@ class TabledDialect(ABC):
         self.table = Table.load(self.file, tuple(KINDS)) if table is None else Table(table, tuple(KINDS))
         self.name = self.table.text("dialect", "name")
         self.title = self.table.text("dialect", "title")
+        self.servers = self.table.text("dialect", "servers")
         self.routes: Sequence[Route] = self.table.routes()
         self._lookups = self.table.lookups()
 
