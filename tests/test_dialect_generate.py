@@ -207,6 +207,23 @@ def test_a_repeated_text_that_changes_is_a_fault() -> None:
         assert found[-1]["error"]["code"] == "upstream_invalid"
 
 
+def test_a_text_that_changes_at_once_is_a_fault_where_ids_are_repeated() -> None:
+    later = event("another ", index=0)
+    later["output_ids"] = [1, 2, 3]  # as many as there are tokens
+    found = events(stream(DIALECT, sglang(), shadow(), sse([event("one "), later])))
+    assert found[-1]["error"]["code"] == "upstream_invalid"
+    assert "another" not in json.dumps(found)
+
+
+def test_an_abort_says_nothing_of_how_other_texts_come(balanced: Moderation) -> None:
+    abort = {"type": "abort"}
+    data = [event("one ", index=0), event("", abort, index=0), event("4111 1111 ", index=1)]
+    data += [event("4111 1111 1111 1111 ", index=1), event("4111 1111 1111 1111 x", STOP, index=1)]
+    found = events(stream(DIALECT, sglang(text=["a", "b"]), balanced, sse(data, done=True)))
+    assert [each["text"] for each in found if each["index"] == 0] == ["one ", ""]
+    assert [each["text"] for each in found if each["index"] == 1][-1] == "[CREDIT_CARD] x"
+
+
 def test_an_aborted_text_need_not_be_repeated() -> None:
     data = sse([event("one "), event("one two "), event("", {"type": "abort", "message": CANARY})], done=True)
     found = events(stream(DIALECT, sglang(), shadow(), data))

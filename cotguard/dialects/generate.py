@@ -36,7 +36,7 @@ class Generate(TabledDialect):
         return self._tgi.prepare(body, request.route.action) if tgi else self._sglang.prepare(body)
 
     def _form(self, prepared: Prepared) -> Tgi | Sglang:
-        return self._sglang if prepared.action == Sglang.name else self._tgi
+        return self._sglang if prepared.action == self._sglang.name else self._tgi
 
     def stream(self, prepared: Prepared, exchange: Exchange, content_type: str) -> TgiStream | SglangStream | None:
         if content_type != "text/event-stream":

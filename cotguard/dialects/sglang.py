@@ -2,8 +2,9 @@
 
 1. An event of a stream holds a text of one choice. It is *all of the text so far*, unless the server was started with
    ``--incremental-streaming-output``: then it is the next piece. Nothing in an event says which.
-2. The choice's second event tells: where the whole text is repeated it begins with the first one's text, and so does
-   every later one. What does not is the next piece, or a fault once texts are known to be repeated.
+2. A choice's second event tells: where the whole text is repeated it begins with the first one's text, and so does
+   every later one. What does not is the next piece, or a fault once texts are known to be repeated. It is a fault too
+   where the token ids beside it are all there are: then the text was one of those that repeat, and has changed.
 3. Events are written the way they come: where they repeat the text, with all of it as it was delivered so far.
 4. A choice that comes in a single event is written in one, which is right either way.
 5. A block ends a choice with the reason ``abort`` and a notice for its message.
@@ -145,11 +146,11 @@ class SglangStream(RawStream):
         if over and index not in self._received:
             self._write_only(index, document)
             return
-        piece = self._piece(index, document["text"])
+        piece = self._piece(index, document, over=over)
         if piece:
             self.feed_text(index, piece)
         if over and self.finish(index):
-            text = self._repeated(index)
+            text = self.said(index) if self._repeating else ""
             self.write(Outgoing("", self._form.ended(document, copied, text, self.prepared, cut=False)))
 
     def _note_head(self, index: int, copied: dict[str, Any]) -> None:
@@ -166,25 +167,24 @@ class SglangStream(RawStream):
         if lane.cut:
             self._note_over()
 
-    def _piece(self, index: int, text: str) -> str:
+    def _piece(self, index: int, document: dict[str, Any], *, over: bool) -> str:
         """What an event adds to its choice's text."""
+        text: str = document["text"]
         received = self._received.get(index)
         if received is None:
             if text:
                 self._received[index] = text
             return text
+        if not text and over:
+            return ""  # an abort does not repeat the text, and says nothing of how others come
         if self._repeating is None:
-            self._repeating = text.startswith(received)
-        if not self._repeating or not text:
+            self._repeating = text.startswith(received) or _repeats_ids(document)
+        if not self._repeating:
             return text
         if not text.startswith(received):
             raise invalid("The upstream changed a text that it had sent.")
         self._received[index] = text
         return text[len(received) :]
-
-    def _repeated(self, index: int) -> str:
-        """What an event without new text holds."""
-        return "" if self._repeating is False else self.said(index)
 
     def written(self, key: Hashable, text: str) -> str:
         return self.said(key) + text if self._repeating else text
@@ -195,7 +195,7 @@ class SglangStream(RawStream):
 
     def was_cut(self, lane: int) -> None:
         head = self._heads[lane]
-        text = self._repeated(lane)
+        text = "" if self._repeating is False else self.said(lane)  # by default a server repeats
         self.write(Outgoing("", {**head, "text": text, "meta_info": {**head["meta_info"], "finish_reason": _ABORT}}))
         self._note_over()
 
@@ -205,3 +205,9 @@ class SglangStream(RawStream):
 
     def fault(self, kind: ErrorKind, message: str) -> Outgoing:
         return Outgoing("", {"error": {"message": message, "code": kind.value}})
+
+
+def _repeats_ids(document: dict[str, Any]) -> bool:
+    """Whether an event that is not the first holds the ids of all tokens so far."""
+    ids, tokens = document.get("output_ids"), document["meta_info"].get("completion_tokens")
+    return isinstance(ids, list) and len(ids) == tokens
