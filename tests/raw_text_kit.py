@@ -28,7 +28,7 @@ def sse(documents: Sequence[object], *, done: bool = False) -> bytes:
 
 def events(out: bytes) -> list[dict[str, Any]]:
     """The documents of a stream."""
-    lines = [line.removeprefix(b"data: ") for line in out.split(b"\n\n") if line]
+    lines = [line.removeprefix(b"data: ") for line in out.split(b"\n\n") if line.startswith(b"data: ")]
     return [json.loads(line) for line in lines if line != b"[DONE]"]
 
 

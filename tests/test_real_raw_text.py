@@ -22,9 +22,9 @@ pytestmark = NEEDS_MODEL
 
 NOTHING = parse("version: 1\nname: nothing\nclassifier: false\nrules: []\n", "nothing.yaml", None)
 SAID = PLANTED[0]  # one: under a grammar the model says some ten tokens a second here
-TEXT = carried(SAID)
-EXPECTED = SAID.carrier.format(f"[{SAID.entity}]")
-GRAMMAR = {"grammar": f"root ::= {json.dumps(TEXT)} {json.dumps('</think>')} {json.dumps(TEXT)}", "temperature": 0}
+TEXT = f"{carried(SAID)}</think>Ask {SAID.value} now."
+EXPECTED = f"{SAID.carrier.format('[EMAIL_ADDRESS]')}</think>Ask [EMAIL_ADDRESS] now."
+GRAMMAR = {"grammar": f"root ::= {json.dumps(TEXT)}", "temperature": 0}
 FREE = {"n_predict": 12, "temperature": 0}
 PROMPTS = ["Who is it? <think>\n", "And who else? <think>\n"]
 ROUTES = ("/completion", "/v1/completions")
@@ -88,9 +88,9 @@ async def test_planted_values_in_a_models_own_tokens(
 ) -> None:
     proxy = await make_proxy(upstream=llama)
     said = await ask(route, proxy.url, PROMPTS[0], GRAMMAR, streamed=streamed)
-    assert said.texts == {0: f"{EXPECTED}</think>{EXPECTED}"}
+    assert said.texts == {0: EXPECTED}
     assert said.reasons[0] in ("eos", "stop")
-    assert said.tokens > 2 * len(TEXT) / 4
+    assert said.tokens > len(TEXT) / 5
 
 
 @pytest.mark.parametrize("route", ROUTES)
