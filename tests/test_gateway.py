@@ -19,7 +19,7 @@ from cotguard.dialects.contract import Prepared
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1/embeddings", "/slots", "/metrics", "/v1/chat/completions/x", "/v1/../slots"]
+    "path", ["/v1", "/v1/embeddings", "/slots", "/metrics", "/v1/chat/completions/x", "/v1/../slots"]
 )
 async def test_unknown_paths_never_reach_the_upstream(upstream: Upstream, make_proxy: ProxyFactory, path: str) -> None:
     proxy = await make_proxy()

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from cotguard.dialects.anthropic import Anthropic
 from cotguard.dialects.bedrock import Bedrock
 from cotguard.dialects.chat_completions import ChatCompletions
+from cotguard.dialects.completions import Completions
 from cotguard.dialects.contract import Dialect
+from cotguard.dialects.generate import Generate
+from cotguard.dialects.llamacpp import LlamaCpp
 from cotguard.dialects.ollama import Ollama
 from cotguard.dialects.responses import Responses
 
@@ -16,8 +19,11 @@ def dialects() -> Sequence[Dialect]:
     """One of each, with the tables that are shipped."""
     return (
         ChatCompletions(),
+        Completions(),
         Responses(),
         Anthropic(),
         Ollama(),
         Bedrock(),
+        LlamaCpp(),
+        Generate(),
     )

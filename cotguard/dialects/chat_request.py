@@ -12,7 +12,18 @@ from collections.abc import Iterator, Mapping
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.chat_format import Format
 from cotguard.dialects.contract import ErrorKind, Prepared, Refused
-from cotguard.dialects.request import bad, flag, integer, items, objects, read_body, string, texts, without
+from cotguard.dialects.request import (
+    flag,
+    integer,
+    items,
+    objects,
+    read_body,
+    stops,
+    stream_options,
+    string,
+    texts,
+    without,
+)
 from cotguard.framing.json import dumps
 
 __all__ = ["MAX_CHOICES", "prepare"]
@@ -21,7 +32,6 @@ MAX_CHOICES = 16
 """Choices one request may ask for: each has its own state here."""
 
 _SYSTEM_ROLES = frozenset({"system", "developer"})
-_STREAM_OPTIONS = ("include_usage", "continuous_usage_stats")
 
 
 def prepare(data: bytes, form: Format) -> Prepared:
@@ -30,32 +40,17 @@ def prepare(data: bytes, form: Format) -> Prepared:
     if body.get("modalities") not in (None, [], ["text"]):
         raise Refused(400, ErrorKind.UNSUPPORTED, "Only the modality 'text' is supported here.")
     stream = flag(body, "stream")
-    options = _stream_options(body, stream=stream)
+    options = stream_options(body, stream=stream)
     return Prepared(
         body=dumps(body),
         model=string(body, "model"),
         stream=stream,
         facts=RequestFacts(tuple(_system_prompts(body)), _last_user_message(body)),
         tools=frozenset(_tool_names(body)),
-        stops=frozenset(_stops(body)),
+        stops=stops(body),
         usage_requested=options.get("include_usage") is True,
         choices=integer(body, "n", 1, MAX_CHOICES, default=1),
     )
-
-
-def _stream_options(body: dict[str, object], *, stream: bool) -> dict[str, object]:
-    """The options that go upstream. Obfuscation is turned off where the client names it: the padding would not fit."""
-    options = body.pop("stream_options", None)
-    if options is None or not stream:
-        return {}
-    if not isinstance(options, dict):
-        raise bad("The field 'stream_options' must be an object.")
-    kept: dict[str, object] = {name: flag(options, name) for name in _STREAM_OPTIONS if name in options}
-    if "include_obfuscation" in options:
-        kept["include_obfuscation"] = False
-    if kept:
-        body["stream_options"] = kept
-    return kept
 
 
 def _system_prompts(body: Mapping[str, object]) -> Iterator[str]:
@@ -81,10 +76,3 @@ def _name(described: object) -> Iterator[str]:
     name = described.get("name") if isinstance(described, dict) else None
     if isinstance(name, str) and name:
         yield name
-
-
-def _stops(body: Mapping[str, object]) -> Iterator[str]:
-    stop = body.get("stop")
-    for each in stop if isinstance(stop, list) else [stop]:
-        if isinstance(each, str) and each:
-            yield each

@@ -6,7 +6,21 @@ from typing import Any
 from cotguard.dialects.contract import ErrorKind, Refused
 from cotguard.framing.json import JSONError, loads
 
-__all__ = ["bad", "flag", "integer", "items", "objects", "read_body", "string", "texts", "without"]
+__all__ = [
+    "bad",
+    "flag",
+    "integer",
+    "items",
+    "objects",
+    "read_body",
+    "stops",
+    "stream_options",
+    "string",
+    "texts",
+    "without",
+]
+
+_STREAM_OPTIONS = ("include_usage", "continuous_usage_stats")
 
 
 def bad(message: str) -> Refused:
@@ -88,3 +102,24 @@ def texts(content: object) -> Iterator[str]:
     elif isinstance(content, list):
         parts = (part.get("text") for part in content if isinstance(part, dict))
         yield "\n".join(text for text in parts if isinstance(text, str))
+
+
+def stops(body: Mapping[str, object]) -> frozenset[str]:
+    """The stop strings: ``stop``, a string or an array of them."""
+    stop = body.get("stop")
+    return frozenset(each for each in (stop if isinstance(stop, list) else [stop]) if isinstance(each, str) and each)
+
+
+def stream_options(body: dict[str, object], *, stream: bool) -> dict[str, object]:
+    """The options that go upstream. Obfuscation is turned off where the client names it: the padding would not fit."""
+    options = body.pop("stream_options", None)
+    if options is None or not stream:
+        return {}
+    if not isinstance(options, dict):
+        raise bad("The field 'stream_options' must be an object.")
+    kept: dict[str, object] = {name: flag(options, name) for name in _STREAM_OPTIONS if name in options}
+    if "include_obfuscation" in options:
+        kept["include_obfuscation"] = False
+    if kept:
+        body["stream_options"] = kept
+    return kept

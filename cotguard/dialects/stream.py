@@ -112,6 +112,10 @@ class EventStream(ABC):
     def fault(self, kind: ErrorKind, message: str) -> Outgoing:
         """The error that ends a stream under way."""
 
+    def written(self, key: Hashable, text: str) -> str:
+        """What stands in the event for ``text``, just released: more than that where events repeat what was said."""
+        return text
+
     # What a subclass calls.
 
     def is_open(self, key: Hashable) -> bool:
@@ -331,7 +335,8 @@ class EventStream(ABC):
                 self.begun[key] = None
             if emission.text:
                 template = self._templates[key]
-                self._out.append(self._framing.write(Event(template.name, dumps(emission.text).join(template.parts))))
+                text = dumps(self.written(key, emission.text))
+                self._out.append(self._framing.write(Event(template.name, text.join(template.parts))))
                 if self._said is not None:
                     self._said.setdefault(key, []).append(emission.text)
             if emission.tail is not None:

@@ -21,6 +21,7 @@ from cotguard.framing.contract import Event, FramingError
 __all__ = [
     "KEEP_ALIVE",
     "MAX_EVENT_BYTES",
+    "DoneEvents",
     "Event",
     "FramingError",
     "Reader",
@@ -164,3 +165,10 @@ class ServerSentEvents(Reader):
 
     def keep_alive(self) -> bytes:
         return KEEP_ALIVE
+
+
+class DoneEvents(ServerSentEvents):
+    """The same where ``[DONE]`` follows the last event."""
+
+    def close(self) -> bytes:
+        return event(b"[DONE]")
