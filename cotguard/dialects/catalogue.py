@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from cotguard.dialects.chat_completions import ChatCompletions
+from cotguard.dialects.cohere import Cohere
 from cotguard.dialects.contract import Dialect
 from cotguard.dialects.ollama import Ollama
 
@@ -11,4 +12,4 @@ __all__ = ["dialects"]
 
 def dialects() -> Sequence[Dialect]:
     """One of each, with the tables that are shipped."""
-    return (ChatCompletions(), Ollama())
+    return (ChatCompletions(), Ollama(), Cohere())
