@@ -70,7 +70,7 @@ def check_cuts(
     translator = dialect.stream(prepared, exchange(moderation, prepared.facts), content_type)
     assert translator is not None
     out = b""
-    step = max(1, len(data) // 40)
+    step = max(1, len(data) // 12)
     try:
         for at in range(0, len(data), step):
             out += translator.receive(data[at : at + step])

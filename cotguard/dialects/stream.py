@@ -26,7 +26,7 @@ from cotguard.framing.json import JSONError, dumps, loads
 from cotguard.moderation.exchange import Exchange, Lane
 from cotguard.moderation.view import View
 
-__all__ = ["EventStream", "Fed", "Outgoing"]
+__all__ = ["EventStream", "Fed", "Outgoing", "Written"]
 
 _HOLE = dumps(HOLE)
 _MAX_LIKES = 8

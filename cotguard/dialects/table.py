@@ -360,17 +360,22 @@ class Table:
         """The routes of the sections ``routes`` (``METHOD path: action``), ``aliases`` (``path: path`` upstream).
 
         Others have sections of their own, which may be missing: ``query`` (``action: [parameter]``), ``lookups``
-        (``action: section`` of what is copied) and ``refused`` (``METHOD path: reason``).
+        (``action: section`` of what is copied), ``refused`` (``METHOD path: reason``) and ``multipart`` (those
+        ``actions`` whose requests are forms).
         """
         aliases, query, lookups, refused = (
             self._section(name) if name in self._data else {} for name in ("aliases", "query", "lookups", "refused")
         )
+        forms = self.names("multipart", "actions") if "multipart" in self._data else frozenset()
         found = []
         for key, action in self._section("routes").items():
             method, path = str(key).split()
             names = self.names("query", str(action)) if str(action) in query else frozenset()
             spellings = (path, *(str(alias) for alias, target in aliases.items() if target == path))
-            found += [Route(method, each, str(action), path, names, str(action) in lookups) for each in spellings]
+            route = Route(
+                method, path, str(action), path, names, str(action) in lookups, multipart=str(action) in forms
+            )
+            found += [route._replace(path=each) for each in spellings]
         for key, reason in refused.items():
             method, path = str(key).split()
             found.append(Route(method, path, "", refused=str(reason)))
