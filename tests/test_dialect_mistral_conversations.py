@@ -365,7 +365,7 @@ LABELLED_NOTE = {"note": LABELLED, "card": "[CREDIT_CARD]"}
 
 @pytest.mark.parametrize("form", ["string", "text", "thinking"])
 def test_planted_values_of_a_message_are_labels(balanced: Moderation, form: str) -> None:
-    chunk = {"string": str, "text": text, "thinking": thought}[form]
+    chunk: Any = {"string": str, "text": text, "thinking": thought}[form]
     sent = events([START, *says(0, *map(chunk, pieces(CARRIED, random.Random(form)))), END])
     found = check_cuts(DIALECT, prepared(), balanced, sent, joined)
     assert list(found.values()) == [LABELLED]

@@ -106,7 +106,8 @@ def view_body(data: bytes | None, response_format: Any = "json", url: str = "htt
         sdk = openai.OpenAI(api_key="none", base_url=url + "/v1", http_client=used, max_retries=0)
         options: Any = {"response_format": response_format, "timestamp_granularities": ["segment", "word"]}
         response = sdk.audio.transcriptions.create(file=("a.wav", SOUND), model="whisper-1", **options)
-    return response.model_dump(exclude_unset=True)
+    seen: dict[str, Any] = response.model_dump(exclude_unset=True)
+    return seen
 
 
 def joined(out: bytes) -> dict[str, str]:
