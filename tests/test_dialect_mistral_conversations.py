@@ -443,10 +443,14 @@ def test_two_calls_in_turn_are_kept_apart(altering_nothing: Moderation) -> None:
     assert joined(out) == {"call 0 look look1": '{"a":1}', "call 1 look look1": '{"b":2}'}
 
 
-def test_what_follows_whole_arguments_is_dropped() -> None:
-    started, delta, done = executes(0, "{}", CANARY)
-    out = stream(DIALECT, prepared(), shadow(), events([START, started, delta, done, END]))
+@pytest.mark.parametrize("first", ["{}", '{"a":'])
+def test_what_follows_the_arguments_is_dropped(first: str) -> None:
+    started, delta, done = executes(0, first, CANARY)
+    late = [delta, done] if first == "{}" else [done, delta]
+    out = stream(DIALECT, prepared(), shadow(), events([START, started, *late, done, END]))
     assert CANARY.encode() not in out
+    assert joined(out) == {"execution 0 web_search": first}
+    assert [each["type"] for each in documents(out)].count("conversation.response.done") == 1
 
 
 MAIL = "so ann.lee@example.com is it"
@@ -480,7 +484,11 @@ def test_a_block_ends_a_body_with_a_notice() -> None:
     outputs = [execution, {**message, "content": [thought(MAIL), text(CANARY)]}, {**last, "content": CANARY}]
     out = body(DIALECT, prepared(), policy("block"), json.dumps({**WHOLE, "outputs": outputs}).encode())
     seen = view_body(out)
-    assert list(seen.texts.values())[-2:] == ["so ", CUT_NOTICE]
+    assert seen.texts == {
+        "execution 0 web_search": execution["arguments"],
+        "thinking 1": "so ",
+        "text 2": CUT_NOTICE,
+    }
     assert CANARY.encode() not in out
 
 

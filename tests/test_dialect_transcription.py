@@ -407,6 +407,8 @@ BAD_FORMS = {
     "two files": (FORM, UPLOAD + UPLOAD + END),
     "a file elsewhere": (FORM, part('name="model"; filename="m"', b"x") + END),
     "no name": (FORM, part("x=1", b"m") + END),
+    "a broken name": (FORM, part('name="model', b"m") + END),
+    "no disposition": (FORM, b"--b\r\nX-Name: model\r\n\r\nm\r\n" + END),
     "a wrong name": (FORM, part('name="a b"', b"m") + END),
     "not UTF-8": (FORM, part('name="model"', b"\xff") + END),
     "encoded": (FORM, part('name="model"', b"bQ==", "Content-Transfer-Encoding: base64") + END),

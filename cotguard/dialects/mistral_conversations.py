@@ -131,7 +131,7 @@ class _Stream(EventStream):
         self._about: Mapping[str, Any] = {}  # the fields of the last thing that was written
         self._form = ""  # of its content, if it is a message
         self._thought = False
-        self._told: set[Hashable] = set()  # executions whose arguments came all at once
+        self._told: set[Hashable] = set()  # executions whose arguments are all there
 
     def read(self, event: Event) -> dict[str, Any] | None:
         return None if is_done(event.data) else super().read(event)
@@ -226,6 +226,7 @@ class _Stream(EventStream):
         key = ("execution", about.get("output_index", 0), about["id"])
         arguments = [text for text in copied.texts if text.path == ("arguments",) and not text.structured]
         if kind == "tool.execution.done":
+            self._told.add(key)
             about.pop("arguments", None)
             if self.whole(Document(about, [text for text in copied.texts if text.path == ("info",)])):
                 if self.is_open(key):

@@ -8,6 +8,7 @@ bytes, the extension of its name, and its content type if that is one of sound o
 import asyncio
 import io
 import re
+import warnings
 from collections.abc import Sequence
 
 import aiohttp
@@ -27,31 +28,34 @@ _NAME = re.compile(r"[A-Za-z_]\w{0,63}(\[\w{0,63}\])?", re.ASCII)
 _EXTENSION = re.compile(r"\.([A-Za-z0-9]{1,8})\Z")
 _MEDIA = re.compile(r"(?:audio|video)/[a-z0-9][a-z0-9.+-]{0,63}")
 _AS_IT_IS = frozenset({"", "7bit", "8bit", "binary"})
+_READ = 2**16  # the reader copies the rest of a piece when it puts some of it back
 _UNREADABLE = "The form could not be read."
 
 
 async def read_form(content_type: str, body: bytes) -> tuple[list[tuple[str, str]], Upload | None]:
     """The fields of a form, in order, and its file. Raises :class:`~cotguard.dialects.contract.Refused`."""
     loop = asyncio.get_running_loop()
-    content = aiohttp.StreamReader(BaseProtocol(loop), 2**16, loop=loop)
-    content.feed_data(body)
+    content = aiohttp.StreamReader(BaseProtocol(loop), _READ, loop=loop)
+    for at in range(0, len(body), _READ):
+        content.feed_data(body[at : at + _READ])
     content.feed_eof()
     fields: list[tuple[str, str]] = []
     file: Upload | None = None
     try:
-        reader = aiohttp.MultipartReader({hdrs.CONTENT_TYPE: content_type}, content)
-        while (part := await reader.next()) is not None:
-            if not isinstance(part, aiohttp.BodyPartReader) or _is_encoded(part) or len(fields) >= MAX_PARTS:
-                raise bad(_UNREADABLE)
-            name, data = part.name or "", bytes(await part.read())
-            if part.filename is not None:
-                if file is not None or name != "file":
-                    raise bad("A form holds one file, in the field 'file'.")
-                file = _upload(part, data)
-            elif _NAME.fullmatch(name):
-                fields.append((name, data.decode()))
-            else:
-                raise bad("A form's fields have plain names.")
+        with warnings.catch_warnings(action="ignore"):  # they quote the form
+            reader = aiohttp.MultipartReader({hdrs.CONTENT_TYPE: content_type}, content)
+            while (part := await reader.next()) is not None:
+                if not isinstance(part, aiohttp.BodyPartReader) or _is_encoded(part) or len(fields) >= MAX_PARTS:
+                    raise bad(_UNREADABLE)
+                name, data = part.name or "", bytes(await part.read())
+                if part.filename is not None:
+                    if file is not None or name != "file":
+                        raise bad("A form holds one file, in the field 'file'.")
+                    file = _upload(part, data)
+                elif _NAME.fullmatch(name):
+                    fields.append((name, data.decode()))
+                else:
+                    raise bad("A form's fields have plain names.")
     except (ValueError, RuntimeError, HttpProcessingError):
         raise bad(_UNREADABLE) from None
     return fields, file
