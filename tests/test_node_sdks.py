@@ -47,7 +47,14 @@ def named(kind: str, **fields: object) -> bytes:
 
 def messages(*, fault: bool = False) -> Handler:
     rng = random.Random(4)
-    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None}
+    message: dict[str, object] = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [],
+        "stop_reason": None,
+    }
     message |= {"stop_sequence": None, "usage": {"input_tokens": 3, "output_tokens": 1}}
     events = [named("message_start", message=message)]
     blocks: list[tuple[dict[str, object], str, str, str]] = [
@@ -68,8 +75,8 @@ def messages(*, fault: bool = False) -> Handler:
         events.append(named("content_block_stop", index=index))
     if fault:
         return streaming([*events, b"event: message_delta\ndata: {nonsense\n\n"])
-    delta = {"stop_reason": "tool_use", "stop_sequence": None}
-    events += [named("message_delta", delta=delta, usage={"output_tokens": 9}), named("message_stop")]
+    stop = {"stop_reason": "tool_use", "stop_sequence": None}
+    events += [named("message_delta", delta=stop, usage={"output_tokens": 9}), named("message_stop")]
     return streaming(events)
 
 

@@ -41,13 +41,14 @@ class ClaudeStream(MessagesStream):
 
     def write(self, event: Written) -> None:
         outgoing = event if isinstance(event, Outgoing) else event()
-        if outgoing.name == "message_stop":
+        if outgoing is not None and outgoing.name == "message_stop":
             outgoing = Outgoing(outgoing.name, {**outgoing.document, **self._metrics})
-        super().write(outgoing)
+        if outgoing is not None:
+            super().write(outgoing)
 
-    def upstream_failed(self, error: Outgoing) -> UpstreamFault:
-        told = error if error.name.startswith(EXCEPTION) else self._exceptions.reported(error.name)
-        return super().upstream_failed(told)
+    def upstream_failed(self, error: Written) -> UpstreamFault:
+        name = error.name if isinstance(error, Outgoing) else ""
+        return super().upstream_failed(error if name.startswith(EXCEPTION) else self._exceptions.reported(name))
 
     def fault(self, kind: ErrorKind, message: str) -> Outgoing:
         return self._exceptions.fault(kind, message)

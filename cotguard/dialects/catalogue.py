@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from cotguard.dialects.anthropic import Anthropic
 from cotguard.dialects.bedrock import Bedrock
 from cotguard.dialects.chat_completions import ChatCompletions
+from cotguard.dialects.cohere import Cohere
 from cotguard.dialects.completions import Completions
 from cotguard.dialects.contract import Dialect
 from cotguard.dialects.generate import Generate
 from cotguard.dialects.llamacpp import LlamaCpp
+from cotguard.dialects.mistral_conversations import MistralConversations
 from cotguard.dialects.ollama import Ollama
 from cotguard.dialects.responses import Responses
+from cotguard.dialects.transcription import Transcription
 
 __all__ = ["dialects"]
 
@@ -26,4 +29,7 @@ def dialects() -> Sequence[Dialect]:
         Bedrock(),
         LlamaCpp(),
         Generate(),
+        Cohere(),
+        MistralConversations(),
+        Transcription(),
     )

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from cotguard.detectors.contract import RequestFacts
 from cotguard.moderation.exchange import Exchange
 
-__all__ = ["Dialect", "ErrorKind", "Incoming", "Prepared", "Refused", "Route", "Translator", "UpstreamFault"]
+__all__ = ["Dialect", "ErrorKind", "Incoming", "Prepared", "Refused", "Route", "Translator", "Upload", "UpstreamFault"]
 
 
 class ErrorKind(StrEnum):
@@ -54,6 +54,7 @@ class Route(NamedTuple):
     ``lookup``: the answer holds no generated text, only structure, and is copied through the table.
     ``refused``: why the path is not served, as the client is told; empty where it is.
     ``signed``: the service that wants requests signed (AWS Signature Version 4); empty where none does.
+    ``multipart``: the request is a form.
     """
 
     method: str
@@ -64,16 +65,31 @@ class Route(NamedTuple):
     lookup: bool = False
     refused: str = ""
     signed: str = ""
+    multipart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file in a form: its name and content type as they are written anew, its bytes as they came."""
+
+    filename: str
+    content_type: str
+    data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A request on one of a dialect's routes: what the route's braces matched, the query, the decoded body."""
+    """A request on one of a dialect's routes: what the route's braces matched, the query, the decoded body.
+
+    Of a form, there are its fields and its file instead of a body.
+    """
 
     route: Route
     parameters: Mapping[str, str]
     query: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    fields: Sequence[tuple[str, str]] = field(default=(), repr=False)
+    file: Upload | None = None
 
 
 @dataclass(slots=True)
@@ -98,6 +114,10 @@ class Prepared:
     """The upstream's query parameters, if others than the client's."""
     upstream: str = ""
     """The upstream's path, if another than the route's."""
+    fields: Sequence[tuple[str, str]] | None = field(default=None, repr=False)
+    """If a form goes upstream instead of the body, what is in it beside ``file``."""
+    file: Upload | None = None
+    """None again once it is sent."""
 
 
 class Translator(Protocol):

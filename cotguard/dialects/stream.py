@@ -40,7 +40,7 @@ class Outgoing(NamedTuple):
     document: dict[str, Any]
 
 
-Written = Outgoing | Callable[[], Outgoing]
+Written = Outgoing | Callable[[], Outgoing | None]
 
 
 class Fed(NamedTuple):
@@ -155,10 +155,11 @@ class EventStream(ABC):
         self._feed_run()
         moderated = self._lane(lane)
         for text in document.texts:
-            document.put(text, moderated.whole(view_of(text.channel), text.text))
+            written = moderated.whole(view_of(text.channel), text.text)
             if moderated.cut:
                 self._fed_lanes.add(lane)
                 return False
+            document.put(text, written)
         return True
 
     def whole_text(self, text: Text, lane: int = 0) -> str | None:
@@ -187,7 +188,8 @@ class EventStream(ABC):
     def write(self, event: Written) -> None:
         """Write an event now."""
         outgoing = event if isinstance(event, Outgoing) else event()
-        self._out.append(self._framing.write(Event(outgoing.name, dumps(outgoing.document))))
+        if outgoing is not None:
+            self._out.append(self._framing.write(Event(outgoing.name, dumps(outgoing.document))))
 
     def complete(self) -> None:
         """The response is written to its end."""

@@ -360,23 +360,31 @@ class Table:
         """The routes of the sections ``routes`` (``METHOD path: action``), ``aliases`` (``path: path`` upstream).
 
         Others have sections of their own, which may be missing: ``query`` (``action: [parameter]``), ``lookups``
-        (``action: section`` of what is copied), ``refused`` (``METHOD path: reason``) and ``signing`` (``service:
-        name``, for requests that carry an AWS signature).
+        (``action: section`` of what is copied), ``refused`` (``METHOD path: reason``), ``multipart`` (those ``actions``
+        whose requests are forms) and ``signing`` (``service: name``, for requests that carry an AWS signature).
         """
         aliases, query, lookups, refused, signing = (
             self._section(name) if name in self._data else {}
             for name in ("aliases", "query", "lookups", "refused", "signing")
         )
         service = str(signing.get("service", ""))
+        forms = self.names("multipart", "actions") if "multipart" in self._data else frozenset()
         found = []
         for key, action in self._section("routes").items():
             method, path = str(key).split()
             names = self.names("query", str(action)) if str(action) in query else frozenset()
             spellings = (path, *(str(alias) for alias, target in aliases.items() if target == path))
-            found += [
-                Route(method, each, str(action), path, names, str(action) in lookups, signed=service)
-                for each in spellings
-            ]
+            route = Route(
+                method,
+                path,
+                str(action),
+                path,
+                names,
+                lookup=str(action) in lookups,
+                signed=service,
+                multipart=str(action) in forms,
+            )
+            found += [route._replace(path=each) for each in spellings]
         for key, reason in refused.items():
             method, path = str(key).split()
             found.append(Route(method, path, "", refused=str(reason)))

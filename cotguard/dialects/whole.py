@@ -47,20 +47,24 @@ def moderate(
             written[emission.key] += emission.text
             last = max(last, emission.key)
     for number, text in enumerate(document.texts):
-        if not (lane.cut and (number > last or KINDS[text.channel] is ChannelKind.TOOL_CALL)):
+        if not (lane.cut and _is_unfinished(document, number, last)):
             document.put(text, written[number])
     if lane.cut:
         _end_behind(document, last)
     return document.root
 
 
+def _is_unfinished(document: Document, number: int, last: int) -> bool:
+    """Whether a text is behind the ``last`` that was written, or is the last and half of a JSON document."""
+    return number > last or (number == last and KINDS[document.texts[number].channel] is ChannelKind.TOOL_CALL)
+
+
 def _end_behind(document: Document, last: int) -> None:
-    """Drop what follows the text numbered ``last`` (-1: all texts) in lists, and unfinished calls."""
+    """Drop what follows the text numbered ``last`` (-1: all texts) in lists, and an unfinished call."""
     texts = document.texts
     for number in range(len(texts) - 1, -1, -1):
-        text = texts[number]
-        if number > last or KINDS[text.channel] is ChannelKind.TOOL_CALL:
-            _drop(document.root, text, keep=texts[last].path if number > last >= 0 else ())
+        if _is_unfinished(document, number, last):
+            _drop(document.root, texts[number], keep=texts[last].path if number > last >= 0 else ())
 
 
 def _drop(root: dict[str, Any], text: Text, keep: tuple[str | int, ...]) -> None:

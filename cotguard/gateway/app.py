@@ -31,6 +31,7 @@ from cotguard.dialects.request import read_body
 from cotguard.dialects.routes import Match, RefusedRoute, Router, query_of
 from cotguard.framing.json import JSONError, dumps
 from cotguard.gateway.encodings import Decoder, EncodingError, TooLargeError
+from cotguard.gateway.form import read_form, written_form
 from cotguard.gateway.headers import request_headers, response_headers
 from cotguard.gateway.settings import Settings
 from cotguard.gateway.signing import Signer, Unsigned
@@ -177,11 +178,11 @@ class Gateway:
             return await self._lookup(request, match, query)
         if self.draining.is_set():
             raise Refused(503, ErrorKind.SHUTTING_DOWN, _SHUTTING_DOWN)
-        body = await self._body(request, untyped=bool(match.route.signed))
-        prepared = match.dialect.prepare(Incoming(match.route, match.parameters, query, body))
+        incoming = await self._incoming(request, match, query)
+        prepared = match.dialect.prepare(incoming)
         url = self._url(prepared.upstream or match.upstream, query if prepared.query is None else prepared.query)
-        headers = await self._headers(request, match, url, prepared.body, body)
-        del body  # as with the prepared one: a stream lasts longer
+        headers = await self._headers(request, match, url, prepared.body, incoming.body)
+        del incoming  # its body, as the prepared one's: a stream lasts longer
         exchange = Exchange(self.policy, self.detectors, prepared.facts, self._key)
         self.metrics.active.inc()
         try:
@@ -207,8 +208,18 @@ class Gateway:
         client = {name.lower(): value for name, value in request.headers.items()}
         return await asyncio.to_thread(self._signer.headers_of, unsigned, client, request.rel_url.raw_path_qs)
 
+    async def _incoming(self, request: web.Request, match: Match, query: Mapping[str, str]) -> Incoming:
+        """The request as the dialect sees it. Raises :class:`Refused` and :class:`EncodingError`."""
+        route, parameters = match.route, match.parameters
+        if not route.multipart:
+            return Incoming(route, parameters, query, await self._body(request, untyped=bool(route.signed)))
+        if request.content_type != "multipart/form-data":
+            raise Refused(415, ErrorKind.UNSUPPORTED, "Send multipart/form-data.")
+        fields, file = await read_form(request.headers[hdrs.CONTENT_TYPE], await self._decoded(request))
+        return Incoming(route, parameters, query, b"", fields, file)
+
     async def _body(self, request: web.Request, *, untyped: bool = False) -> bytes:
-        """The decoded request body. Raises :class:`Refused` and :class:`EncodingError`.
+        """The decoded JSON body. Raises :class:`Refused` and :class:`EncodingError`.
 
         ``untyped``: clients of this path may leave out what it is.
         """
@@ -216,6 +227,9 @@ class Gateway:
         typed = hdrs.CONTENT_TYPE in request.headers or not untyped
         if (typed and request.content_type != "application/json") or charset.lower() not in ("utf-8", "utf8"):
             raise Refused(415, ErrorKind.UNSUPPORTED, "Send application/json in UTF-8.")
+        return await self._decoded(request)
+
+    async def _decoded(self, request: web.Request) -> bytes:
         if "x-body-compressed" in request.headers:
             raise Refused(415, ErrorKind.UNSUPPORTED, "x-body-compressed is not accepted; use Content-Encoding.")
         limit = self.settings.max_request_bytes
@@ -236,21 +250,20 @@ class Gateway:
     ) -> web.StreamResponse:
         started = time.monotonic()
         client = await self.client()
+        data: bytes | aiohttp.FormData = prepared.body
+        if prepared.fields is not None:
+            data = written_form(prepared.fields, prepared.file)
+            del headers[hdrs.CONTENT_TYPE]  # the form has its own, with its boundary
         try:
             async with asyncio.timeout(self.settings.first_byte_timeout):
-                upstream = await client.post(
-                    url,
-                    data=prepared.body,
-                    headers=headers,
-                    allow_redirects=False,
-                )
+                upstream = await client.post(url, data=data, headers=headers, allow_redirects=False)
         except TimeoutError:
             failure = _Failure(504, ErrorKind.UPSTREAM_TIMEOUT, "The upstream did not answer in time.")
             return self._error(dialect, failure, "failed")
         except aiohttp.ClientError:
             failure = _Failure(502, ErrorKind.UPSTREAM_ERROR, "The upstream cannot be reached.")
             return self._error(dialect, failure, "failed")
-        prepared.body = b""
+        prepared.body, prepared.file, data = b"", None, b""
         try:
             return await self._respond(request, dialect, prepared, exchange, upstream, started)
         finally:
