@@ -22,8 +22,7 @@ from cotguard.dialects.anthropic_stream import MAX_BLOCKS, MAX_PENDING_CHARS, Me
 from cotguard.dialects.catalogue import dialects
 from cotguard.dialects.contract import ErrorKind, Prepared, Refused
 from cotguard.dialects.routes import Router
-from cotguard.framing.contract import Event
-from cotguard.framing.sse import ServerSentEvents
+from cotguard.framing.ndjson import NDJSON
 from cotguard.gateway.headers import request_headers, response_headers
 
 DIALECT = Anthropic()
@@ -776,20 +775,12 @@ def test_counts() -> None:
     assert found == {"input_tokens": 5, "context_management": {"original_input_tokens": 9}}
 
 
-class _Unnamed(ServerSentEvents):
-    """A framing of another kind: its events have no names, whatever is written."""
-
-    def write(self, event_: Event) -> bytes:
-        return b"%s;%s\n" % (event_.name.encode(), event_.data)
-
-
 def test_any_framing_will_do(balanced: Moderation) -> None:
     documents = [started(), *text(0, "It is ann.lee@example.com."), *ended()]
-    translator = MessagesStream(_Unnamed(), DIALECT.form, prepared(), exchange(balanced))
-    out = translator.receive(b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in documents))
+    translator = MessagesStream(NDJSON(), DIALECT.form, prepared(), exchange(balanced))
+    out = translator.receive(b"".join(json.dumps(each).encode() + b"\n" for each in documents))
     assert translator.finished
-    names = [line.split(b";")[0].decode() for line in out.splitlines()]
-    assert names == [each["type"] for each in documents]
+    assert [json.loads(line)["type"] for line in out.splitlines()] == [each["type"] for each in documents]
     assert b"It is [EMAIL_ADDRESS]." in out
 
 
