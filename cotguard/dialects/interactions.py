@@ -12,7 +12,7 @@ Sources: google-genai ``types/interactions`` and ``interactions.py`` (revision 2
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from cotguard.detectors.contract import RequestFacts
@@ -167,7 +167,8 @@ class _Stream(EventStream):
         self._dialect = dialect
         self._interaction: dict[str, Any] = {}
         self._steps: dict[int, int | None] = {}  # the upstream's indexes to ours, None if dropped
-        self._kinds: dict[int, str] = {}  # types of the steps that are channels and did not stop
+        self._kinds: dict[int, str] = {}  # types of the steps that are channels
+        self._going: set[int] = set()  # of those, the ones that did not stop
         self._codes: dict[int, _Code] = {}
 
     def read(self, event: Event) -> dict[str, Any] | None:
@@ -226,6 +227,7 @@ class _Stream(EventStream):
         if kind == "function_call":
             fields["arguments"] = {}
         self._kinds[own] = kind
+        self._going.add(own)
         self.open(
             own,
             view_of(spoken.channel),
@@ -242,7 +244,7 @@ class _Stream(EventStream):
         if type(index) is not int or index not in self._steps:
             raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _NOT_FORMED)
         own = self._steps[index]
-        if own is not None and own not in self._kinds and own not in self._codes:
+        if own is not None and own not in self._going and own not in self._codes:
             raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream goes on with a step that stopped.")
         return own
 
@@ -286,19 +288,20 @@ class _Stream(EventStream):
         if own is None:
             return
         stop = _event("step.stop", own)
-        if own in self._kinds:
-            del self._kinds[own]
+        if own in self._going:
+            self._going.remove(own)
             self.close(own, stop)
             return
         code = self._codes.pop(own)
         written = self.whole_text(Text(_CODE[code.kind], (), (), "".join(code.pieces)))
         if written is None:
             return
-        flags = {name: each for name, each in code.fields.items() if name == "is_error"}
+        empty: dict[str, object] = {"result": ""}
+        filled: dict[str, object] = {"result": written}
         if code.kind == "code_execution_call":
             empty, filled = {"arguments": {}}, {"arguments": {"code": written, **code.language}}
-        else:
-            empty, filled = {"result": ""}, {"result": written, **flags}
+        elif "is_error" in code.fields:
+            filled["is_error"] = code.fields["is_error"]
         self.mark(_event("step.start", own, step={**code.fields, **empty, "type": code.kind}))
         self.mark(_event("step.delta", own, delta={**filled, "type": code.kind}))
         self.mark(stop)
@@ -308,7 +311,7 @@ class _Stream(EventStream):
 
     def was_cut(self, lane: int) -> None:
         for own in tuple(self.begun):
-            if isinstance(own, int) and self._kinds.get(own) != "function_call":
+            if isinstance(own, int) and self._kinds[own] != "function_call":
                 self.write(_event("step.stop", own))
         self.write(Outgoing("interaction.completed", _completed({**self._interaction, "status": _CUT})))
         self.complete()

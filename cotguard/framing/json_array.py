@@ -4,8 +4,8 @@ Google's APIs answer a streaming method so where no other form is asked for: the
 line ends between and inside them. Grammar: RFC 8259, sections 2 and 5.
 
 1. An element is found by counting brackets outside of strings and is a block as soon as its last brace is there: the
-   comma behind it comes with the next one. Whether it is valid JSON is its reader's to tell; one that is ends where it is
-   said to end here.
+   comma behind it comes with the next one. Whether it is valid JSON is its reader's to tell: one that is valid ends
+   where it ends here.
 2. Before, between and behind elements stands nothing but white space and, in their places, ``[``, ``,`` and ``]``.
    Anything else is an error: elements that are no objects, a comma too many, whatever follows the array.
 

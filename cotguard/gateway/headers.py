@@ -16,7 +16,6 @@ _REQUEST = frozenset(
         "x-goog-api-key",
         "x-goog-api-client",
         "x-goog-user-project",
-        "api-revision",
         "user-agent",
         "x-request-id",
         "idempotency-key",
