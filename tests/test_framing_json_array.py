@@ -66,13 +66,32 @@ def test_an_element_is_there_with_its_last_brace() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"{}", b'"x"', b"x", b"[1]", b'["x"]', b"[[]]", b"[,]", b"[{},]", b"[{},,{}]", b"[{}{}]", b"[{};{}]"]
-    + [b"[]]", b"[][]", b"[{}]x", b"[{}]\n{}", b"[{}],", b"\xef\xbb\xbf[]", b"[{}\0]", b"data: {}\n\n", b"[}]", b"[{]}]x"],
+    [
+        *(b"{}", b'"x"', b"x", b"[1]", b'["x"]', b"[[]]", b"[,]", b"[{},]", b"[{},,{}]", b"[{}{}]", b"[{};{}]"),
+        *(b"[]]", b"[][]", b"[{}]x", b"[{}]\n{}", b"[{}],"),
+        *(b"\xef\xbb\xbf[]", b"[{}\0]", b"data: {}\n\n", b"[}]", b"[{]}]x"),
+    ],
 )
 def test_anything_else_is_an_error_however_it_is_cut(data: bytes) -> None:
     for size in (1, len(data)):
         with pytest.raises(FramingError):
             read([data[at : at + size] for at in range(0, len(data), size)])
+
+
+@pytest.mark.parametrize("size", [1, 9, 1000])
+def test_what_is_complete_before_an_error_is_returned_first(size: int) -> None:
+    data = b'[{"a":1} , {}\n, nonsense {}]'
+    blocks: list[bytes] = []
+
+    def keep() -> None:
+        framing = JSONArray()
+        for at in range(0, len(data), size):
+            blocks.extend(framing.feed(data[at : at + size]))
+        framing.end()
+
+    with pytest.raises(FramingError):
+        keep()
+    assert blocks == [b'{"a":1}', b"{}"]
 
 
 @pytest.mark.parametrize("data", [b"", b" ", b"[", b"[{}", b"[{},", b"[{} "])

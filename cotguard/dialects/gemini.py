@@ -3,8 +3,9 @@
 1. A stream is one of server-sent events, or, where the client did not ask for it with ``alt=sse``, one JSON array whose
    elements arrive over time. What is written has the form that came. Every element is a response of its own whose
    parts go on where the last ended; there is no last event but the end of the body.
-2. Each candidate is a lane. Its texts are two channels: parts that say ``thought`` are reasoning, others the answer.
-   Adjacent texts of one kind in a whole response are one text, as clients join them.
+2. Each candidate is a lane. Its texts are two channels: parts that say ``thought`` are reasoning, others the answer;
+   behind a part of another sort they are two others, so that the order of parts stays. Adjacent texts of one kind in a
+   whole response are one text, as clients join them.
 3. Function calls are written whole, arguments moderated as values. Those whose arguments arrive in pieces are put
    together first. Calls of functions that were not declared are dropped.
 4. Code that the model had run, and its output, come and are written as a whole.
@@ -16,7 +17,7 @@ the turn after a function call whose signature is missing.
 Sources: the API reference of ``models.generateContent``; google-genai ``types.py``; recordings of both forms.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 from cotguard.dialects.channels import view_of
@@ -117,7 +118,8 @@ class Gemini(TabledDialect):
         if lane.cut or reason is not None:
             written["finishReason"] = _CUT if lane.cut else reason
         if parts:
-            written["content"]["parts"] = [part for part in written["content"]["parts"] if part.keys() - {"thought"}]
+            dropped = {"thought", "functionCall"} if lane.cut else {"thought"}  # behind a block no function is called
+            written["content"]["parts"] = [part for part in written["content"]["parts"] if part.keys() - dropped]
         return written
 
     def error(self, kind: ErrorKind, message: str) -> bytes:
@@ -185,7 +187,10 @@ def _parts(item: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _is_declared(part: Mapping[str, Any], tools: frozenset[str]) -> bool:
     """Whether a part calls no function, or one that was declared."""
     call = part.get("functionCall")
-    return call is None or (isinstance(call, dict) and isinstance(call.get("name"), str) and call["name"] in tools)
+    if not isinstance(call, dict):
+        return True
+    name = call.get("name")
+    return isinstance(name, str) and name in tools
 
 
 def _joined(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -245,6 +250,8 @@ class _Stream(EventStream):
         self._dialect = dialect
         self._first: dict[str, Any] = {}  # what is said of the response as a whole
         self._calls: dict[int, PartialCall] = {}  # by candidate
+        self._texts: dict[tuple[int, str], int] = {}  # the channel of a candidate's text of a kind
+        self._opened = 0
         self._seen: set[int] = set()
         self._blocked = False
 
@@ -284,7 +291,7 @@ class _Stream(EventStream):
         elif len(parts) == 1 and len(parts[0].texts) == 1 and parts[0].root.keys() <= _TEXT:
             text = parts[0].texts[0]
             path: tuple[Step, ...] = ("candidates", position, *text.origin)
-            return Fed(index, (index, _kind(parts[0].root)), text.text, path)
+            return Fed(index, self._texts[index, _kind(parts[0].root)], text.text, path)
         return None
 
     def _take_part(self, index: int, part: Document, call: object) -> None:
@@ -298,8 +305,10 @@ class _Stream(EventStream):
                 self._write_part(index, Document({name: part.root[name]}, _within(part, name)))
 
     def _feed_text(self, index: int, kind: str, text: str) -> None:
-        key: Hashable = (index, kind)
-        if not self.is_open(key):
+        key = self._texts.get((index, kind))
+        if key is None:
+            key = self._texts[index, kind] = self._opened
+            self._opened += 1
             part = {"text": HOLE, "thought": True} if kind == "reasoning" else {"text": HOLE}
             self.open(key, view_of(kind), self._event(index, [part]), lane=index)
         self.feed(key, text)
@@ -324,6 +333,10 @@ class _Stream(EventStream):
         ]
 
     def _write_part(self, index: int, part: Document) -> None:
+        for kind in ("reasoning", "content"):
+            key = self._texts.pop((index, kind), None)
+            if key is not None:
+                self.close(key)
         if self.whole(part, index):
             self.mark(self._event(index, [part.root]), index)
 

@@ -3,6 +3,7 @@
 1. An interaction is a list of steps. In a stream each begins, brings deltas and stops. Thoughts, the model's output and
    function calls have a channel each. Code that was run and its output are written when their step stops, as a whole.
 2. Steps of other types, and calls of functions that were not declared, are dropped; the steps' indexes are made dense.
+   In a whole response the texts of a step are one text.
 3. A policy block stops the step it is in, unless that is a function call, and completes the interaction with the status
    ``incomplete``.
 4. Interactions are never stored upstream: what is read there later is not moderated. So none can go on from another;
@@ -101,7 +102,7 @@ class Interactions(TabledDialect):
         if steps is not None:
             if not isinstance(steps, list):
                 raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _NOT_FORMED)
-            value["steps"] = [each for each in steps if _is_served(each, prepared.tools)]
+            value["steps"] = [_joined(each) for each in steps if _is_served(each, prepared.tools)]
         lane = exchange.lane(0)
         written = moderate(value, self._interaction, lane)
         if lane.cut or written.get("status") is None:
@@ -150,6 +151,21 @@ def _is_served(step: object, tools: frozenset[str]) -> bool:
     return isinstance(name, str) and name in tools
 
 
+def _joined(step: object) -> object:
+    """A step of a whole response with each list of texts as one text: clients join them, and values may span them."""
+    if not isinstance(step, dict):
+        return step
+    return {name: _one(each) if name in ("summary", "content", "result") else each for name, each in step.items()}
+
+
+def _one(contents: object) -> object:
+    if not isinstance(contents, list):
+        return contents
+    found = [each.get("text") for each in contents if isinstance(each, dict) and each.get("type") == "text"]
+    said = [each for each in found if isinstance(each, str)]
+    return [{"type": "text", "text": "".join(said)}] if said and len(said) == len(found) else contents
+
+
 class _Code:
     """A step of code or output under way: how it is written, and its text so far."""
 
@@ -167,6 +183,7 @@ class _Stream(EventStream):
         self._dialect = dialect
         self._interaction: dict[str, Any] = {}
         self._steps: dict[int, int | None] = {}  # the upstream's indexes to ours, None if dropped
+        self._served = 0
         self._kinds: dict[int, str] = {}  # types of the steps that are channels
         self._going: set[int] = set()  # of those, the ones that did not stop
         self._codes: dict[int, _Code] = {}
@@ -215,7 +232,8 @@ class _Stream(EventStream):
         if not isinstance(kind, str) or not served or not _is_served(step, self.prepared.tools):
             self._steps[index] = None
             return
-        own = self._steps[index] = sum(each is not None for each in self._steps.values())
+        own = self._steps[index] = self._served
+        self._served += 1
         if kind in _CODE:
             fields = self._dialect.step.copy({name: each for name, each in step.items() if name != "arguments"}).root
             self._codes[own] = _Code(kind, {name: fields[name] for name in ("id", "call_id") if name in fields})

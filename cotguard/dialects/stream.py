@@ -151,10 +151,11 @@ class EventStream(ABC):
         self._feed_run()
         moderated = self._lane(lane)
         for text in document.texts:
-            document.put(text, moderated.whole(view_of(text.channel), text.text))
-            if moderated.cut:
+            written = moderated.whole(view_of(text.channel), text.text)
+            if moderated.cut:  # what is left of a JSON document is none
                 self._fed_lanes.add(lane)
                 return False
+            document.put(text, written)
         return True
 
     def whole_text(self, text: Text, lane: int = 0) -> str | None:

@@ -11,7 +11,8 @@ line ends between and inside them. Grammar: RFC 8259, sections 2 and 5.
 
 What is written is one array: an element a line, with its ``]`` written by ``close`` only.
 
-Guarantees: blocks do not depend on how the input was cut; every byte is looked at once; memory is bounded by the
+Guarantees: blocks do not depend on how the input was cut: what was complete before an error is returned first, and the
+error is raised by the next call; every byte is looked at once; memory is bounded by the
 element limit plus one read. At the end, an element without its end is what is left, and is no valid JSON; that the
 array itself was not closed is no error here: a dialect knows whether a response is complete.
 """
@@ -67,10 +68,25 @@ class JSONArray:
         self._depth = 0
         self._pieces: list[bytes] = []  # of the element that has not ended
         self._size = 0
+        self._error = ""  # found behind blocks that were returned first
         self._begun = False  # writing
 
     def feed(self, data: bytes) -> list[bytes]:
         blocks: list[bytes] = []
+        try:
+            self._check()
+            self._read(data, blocks)
+        except FramingError as error:
+            if not blocks:
+                raise
+            self._error = str(error)
+        return blocks
+
+    def _check(self) -> None:
+        if self._error:
+            raise FramingError(self._error)
+
+    def _read(self, data: bytes, blocks: list[bytes]) -> None:
         at = 0
         while at < len(data):
             if self._place in _INSIDE_AN_ELEMENT:
@@ -82,7 +98,6 @@ class JSONArray:
                 at = end
             else:
                 at = self._step(data, at)
-        return blocks
 
     def _step(self, data: bytes, at: int) -> int:
         """Read one byte that stands outside of elements, if there is one; returns where to go on."""
@@ -128,6 +143,7 @@ class JSONArray:
             raise FramingError(_TOO_LARGE)
 
     def end(self) -> list[bytes]:
+        self._check()
         left = b"".join(self._pieces)
         self._pieces, self._size = [], 0
         return [left] if left else []
