@@ -15,11 +15,11 @@ or when the earlier channel resumes. So:
 What is written therefore depends on the order of texts in the exchange, and not on how they were cut (G1).
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cotguard.moderation.channel import Channel, Terms
+from cotguard.moderation.channel import TAIL_CHARS, Channel, Terms
 from cotguard.moderation.view import View
 from cotguard.spans import ChannelKind, Span
 
@@ -128,9 +128,7 @@ class Lane:
         if self.finished or self.cut:
             return
         self.finished = True
-        for channel in self._channels.values():
-            if not channel.closed and (early := channel.feed("", final=True)):
-                self._pass_back(channel, early)
+        self._decide(list(self._channels.values()))
         for entry in self._pending:
             if isinstance(entry, Channel):
                 self._ended.setdefault(entry.key, None)
@@ -153,16 +151,38 @@ class Lane:
             return
         before = previous if previous and {previous.kind, channel.kind} <= _PROSE else None
         self._seams[channel.key] = before
-        channel.open(before.tail if before else "")
+        channel.open(self._context(before) if before else "")
+
+    def _context(self, before: Channel) -> str:
+        """The end of the text before a seam, over as many short channels as it takes."""
+        context = before.tail
+        while len(context) < TAIL_CHARS and len(before.tail) == before.received:
+            earlier = self._seams.get(before.key)
+            if earlier is None:
+                break
+            before = earlier
+            context = before.tail + context
+        return context
 
     def _pass_back(self, channel: Channel, early: list[Span]) -> None:
-        """Rewrite the part of a value across the seam that stands in the earlier channel, if it still can be."""
-        before = self._seams.get(channel.key)
-        if before is None or before.resumed or before.closed:
-            return
-        end = before.received
+        """Rewrite the parts of values across the seam that stand in earlier channels, where they still can be."""
         for span in early:
-            before.add(Span(max(end + span.start, before.released), end, span.entity, span.score, span.detector))
+            end = 0  # of the earlier channel's text, in the span's offsets
+            before = self._seams.get(channel.key)
+            while before is not None and span.start < end:
+                if before.resumed:
+                    break
+                start = max(before.received + span.start - end, before.released)
+                if start < before.received:
+                    before.add(Span(start, before.received, span.entity, span.score, span.detector))
+                end -= before.received
+                before = self._seams.get(before.key)
+
+    def _decide(self, entries: Sequence[Channel | _Mark]) -> None:
+        """Close channels, the last first: what it finds across a seam is passed back to those that are not written."""
+        for entry in reversed(entries):
+            if isinstance(entry, Channel) and not entry.closed and (early := entry.feed("", final=True)):
+                self._pass_back(entry, early)
 
     def _release(self) -> None:
         paused: list[Channel | _Mark] = []  # channels whose tails wait for a decision, and what is behind them
@@ -182,13 +202,12 @@ class Lane:
             if paused and not entry.resumed:
                 behind += entry.received
                 if behind < PATIENCE or entry.stable < 0:
-                    if not entry.closed:
+                    if not entry.closed and entry.key not in self._ended and (entry is self._active or not entry.held):
                         break
                     paused.append(entry)
                     continue
+                self._decide(paused)
                 for earlier in paused:
-                    if isinstance(earlier, Channel) and not earlier.closed:
-                        earlier.feed("", final=True)
                     self._emit(earlier)
                 paused.clear()
                 behind = 0
