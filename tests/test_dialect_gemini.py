@@ -117,14 +117,12 @@ def test_what_is_delivered_is_a_prefix_of_the_end(balanced: Moderation, form: Fo
     assert all(thought.startswith(said) and answer.startswith(then) for said, then in states)
 
 
-def test_a_value_across_two_kinds_of_parts(balanced: Moderation) -> None:
-    out = moderated(
-        [part(text="mail ann.lee@exam", thought=True), part(text="ple.com now and then."), last()], balanced
-    )
-    seen = read_stream(out).candidates[0]
-    assert "ann" not in seen.thought
-    assert "ple.com" not in seen.answer
-    assert seen.answer.endswith(" now and then.")
+@pytest.mark.parametrize("after", ["", " now and then.", " now and then, or so it says in the record that I have."])
+def test_a_value_across_two_kinds_of_parts(balanced: Moderation, after: str) -> None:
+    documents = [part(text="mail ann.lee@exam", thought=True), part(text="ple.com" + after), last()]
+    whole = body(DIALECT, prepared("generate"), balanced, json.dumps(whole_of(documents)).encode())
+    for seen in (read_stream(moderated(documents, balanced)).candidates[0], read_body(whole).candidates[0]):
+        assert (seen.thought, seen.answer) == ("mail [EMAIL_ADDRESS]", "[EMAIL_ADDRESS]" + after)
 
 
 def test_candidates_are_kept_apart(balanced: Moderation) -> None:

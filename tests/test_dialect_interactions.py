@@ -276,17 +276,11 @@ def test_an_event_whose_name_is_another_is_dropped(balanced: Moderation) -> None
     assert CANARY.encode() not in out
 
 
-def test_a_value_across_two_steps(balanced: Moderation) -> None:
-    documents = [
-        created(),
-        *thought(0, "mail ann.lee@exam"),
-        *output(1, "ple.com now and then, I would say so."),
-        completed(),
-    ]
+@pytest.mark.parametrize("after", ["", " now and then.", " now and then, or so it says in the record that I have."])
+def test_a_value_across_two_steps(balanced: Moderation, after: str) -> None:
+    documents = [created(), *thought(0, "mail ann.lee@exam"), *output(1, "ple.com" + after), completed()]
     for seen in (read_stream(moderated(documents, balanced)), read_body(whole(documents, balanced))):
-        assert "ann" not in seen.of("thought")
-        assert seen.of("model_output").endswith(" now and then, I would say so.")
-        assert "ple.com" not in seen.of("model_output")
+        assert seen.steps == [("thought", "mail [EMAIL_ADDRESS]"), ("model_output", "[EMAIL_ADDRESS]" + after)]
 
 
 @pytest.mark.parametrize("seed", range(3))
