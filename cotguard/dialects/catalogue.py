@@ -8,7 +8,9 @@ from cotguard.dialects.chat_completions import ChatCompletions
 from cotguard.dialects.cohere import Cohere
 from cotguard.dialects.completions import Completions
 from cotguard.dialects.contract import Dialect
+from cotguard.dialects.gemini import Gemini
 from cotguard.dialects.generate import Generate
+from cotguard.dialects.interactions import Interactions
 from cotguard.dialects.llamacpp import LlamaCpp
 from cotguard.dialects.mistral_conversations import MistralConversations
 from cotguard.dialects.ollama import Ollama
@@ -25,6 +27,8 @@ def dialects() -> Sequence[Dialect]:
         Completions(),
         Responses(),
         Anthropic(),
+        Gemini(),
+        Interactions(),
         Ollama(),
         Bedrock(),
         LlamaCpp(),

@@ -56,7 +56,7 @@ class ChatStream:
     """A :class:`~cotguard.dialects.contract.Translator`."""
 
     def __init__(self, form: Format, prepared: Prepared, exchange: Exchange) -> None:
-        self.content_type = ServerSentEvents.content_type
+        self.content_type = ServerSentEvents().content_type
         self._form = form
         self._prepared = prepared
         self._exchange = exchange

@@ -156,7 +156,7 @@ class EventStream(ABC):
         moderated = self._lane(lane)
         for text in document.texts:
             written = moderated.whole(view_of(text.channel), text.text)
-            if moderated.cut:
+            if moderated.cut:  # what is left of a JSON document is none
                 self._fed_lanes.add(lane)
                 return False
             document.put(text, written)
