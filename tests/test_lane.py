@@ -196,3 +196,28 @@ def test_short_blocks_with_held_tails_do_not_hold_what_follows() -> None:
     blocks: Blocks = [(OUTPUT, "mail ann"), (OUTPUT, "and bob"), (OUTPUT, "so it goes on and on. " * 9)]
     before_the_end = run(blocks, [7])[-3]
     assert "so it goes on" in "".join(text for _, _, text in flat(before_the_end))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("it ends in 5", "4111 1111 1111 1111 is it.", "[CREDIT_CARD] is it."),
+        ("it ends in 5 ", "4111 1111 1111 1111 is it.", "[CREDIT_CARD] is it."),
+        ("so xAB", "AKIAIOSFODNN7EXAMPLE is it.", "[SECRET_API_KEY] is it."),
+        ("the card", "536-22-8145 it is, her ssn", "[US_SSN] it is, her ssn"),
+    ],
+)
+@pytest.mark.parametrize("width", [1, 5, 100])
+def test_what_is_before_a_text_hides_nothing_in_it(before: str, after: str, expected: str, width: int) -> None:
+    found = flat(run([(REASONING, before), (OUTPUT, after)], [width])[-1])
+    assert [text for what, key, text in found if (what, key) == ("text", 1)] == [expected]
+
+
+def test_a_value_is_counted_once_where_a_text_is_read_twice() -> None:
+    exchange = Exchange(REDACT, DETECTORS, RequestFacts(), b"k" * 16, record=True)
+    lane = exchange.lane(0)
+    for number, text in enumerate(["I say. ", "To ann.lee@example.com, and so on and on it goes."]):
+        lane.open(number, PlainView(OUTPUT))
+        lane.feed(number, text)
+    lane.finish()
+    assert [(span.start, span.end) for span, _ in exchange.spans] == [(3, 22)]

@@ -5,7 +5,7 @@ value: together with the later channel's text (*the seam*: a value begun in the 
 or when the earlier channel resumes. So:
 
 * The later channel's detectors see the earlier one's tail as context, and values across the seam are rewritten on
-  both sides.
+  both sides. The later channel's beginning is read alone, too: it is a text of its own.
 * The earlier channel keeps its hold until the later one has brought ``PATIENCE`` characters and no value across the
   seam is under way. Then its tail is decided and written, before the later channel's first text, so that the
   order of channels stays. An earlier channel with nothing on hold delays nothing.
@@ -151,7 +151,7 @@ class Lane:
             return
         before = previous if previous and {previous.kind, channel.kind} <= _PROSE else None
         self._seams[channel.key] = before
-        channel.open(self._context(before) if before else "")
+        channel.open(self._context(before) if before else "", seam=True)
 
     def _context(self, before: Channel) -> str:
         """The end of the text before a seam, over as many short channels as it takes."""
