@@ -754,7 +754,7 @@ async def test_an_object_where_an_array_was_due_fails_closed(upstream: Upstream,
         "/v1beta/models/m:embedContent",
         "/v1beta/models/m:streamRawPredict",
         VERTEX + "rawPredict",
-        VERTEX.replace("google", "anthropic") + "streamRawPredict",
+        VERTEX.replace("google", "meta") + "rawPredict",
         "/v1beta/cachedContents",
         "/v1beta/cachedContents/x",
         "/v1beta/files/x",
@@ -768,7 +768,7 @@ async def test_other_methods_are_refused_with_a_reason(upstream: Upstream, make_
     async with aiohttp.ClientSession() as session, session.post(proxy.url + path, json={}) as answer:
         error = (await answer.json())["error"]
         assert answer.status == 404
-    assert error["code"] == "unsupported"
+    assert error["details"][0]["reason"] == "UNSUPPORTED"
     assert upstream.paths == []
 
 
