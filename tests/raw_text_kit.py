@@ -8,10 +8,10 @@ from typing import Any
 
 from dialect_kit import CANARY, ask
 
-from cotguard.dialects.completions import Completions
 from cotguard.dialects.contract import Dialect, Prepared
-from cotguard.dialects.generate import Generate
-from cotguard.dialects.llamacpp import LlamaCpp
+from cotguard.dialects.raw_text.completions import Completions
+from cotguard.dialects.raw_text.generate import Generate
+from cotguard.dialects.raw_text.llamacpp import LlamaCpp
 
 __all__ = ["FORMS", "PROMPT", "Form", "cuts", "events", "sse"]
 

@@ -16,9 +16,9 @@ from conftest import ProxyFactory, Upstream
 from dialect_kit import CANARY, Moderation, ask, body, exchange, policy, shadow, spellings, spoil, stream
 from planted import PLANTED, Planted, carried
 
-from cotguard.dialects.anthropic import Anthropic
-from cotguard.dialects.anthropic_format import CUT_NOTICE
-from cotguard.dialects.anthropic_stream import MAX_BLOCKS, MAX_PENDING_CHARS, MessagesStream
+from cotguard.dialects.anthropic.dialect import Anthropic
+from cotguard.dialects.anthropic.format import CUT_NOTICE
+from cotguard.dialects.anthropic.stream import MAX_BLOCKS, MAX_PENDING_CHARS, MessagesStream
 from cotguard.dialects.catalogue import dialects
 from cotguard.dialects.contract import ErrorKind, Prepared, Refused
 from cotguard.dialects.routes import Router

@@ -16,8 +16,8 @@ from planted import PLANTED, carried
 from scripted import cut
 
 from cotguard.detectors.registry import build
-from cotguard.dialects.bedrock import Bedrock
-from cotguard.dialects.bedrock_text import CUT_NOTICE
+from cotguard.dialects.bedrock.dialect import Bedrock
+from cotguard.dialects.bedrock.text import CUT_NOTICE
 from cotguard.dialects.contract import ErrorKind, Prepared, Refused, UpstreamFault
 from cotguard.framing.aws_event_stream import EXCEPTION, AwsEventStream
 from cotguard.framing.bedrock import Chunks, Padded

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotguard.detectors.contract import RequestFacts
-from cotguard.dialects.chat_completions import ChatCompletions
-from cotguard.dialects.chat_request import MAX_CHOICES
+from cotguard.dialects.chat.dialect import ChatCompletions
+from cotguard.dialects.chat.request import MAX_CHOICES
 from cotguard.dialects.contract import ErrorKind, Prepared, Refused, Translator, UpstreamFault
 from cotguard.dialects.memo import Memo
 from cotguard.dialects.table import CHECKS, Table
@@ -1024,7 +1024,7 @@ def test_an_upstream_error_keeps_known_types_and_codes() -> None:
 
 
 def shipped() -> Json:
-    table = yaml.safe_load(files("cotguard.dialects").joinpath("chat_completions.yaml").read_text("utf-8"))
+    table = yaml.safe_load(files("cotguard.dialects").joinpath("chat/chat_completions.yaml").read_text("utf-8"))
     assert isinstance(table, dict)
     return table
 

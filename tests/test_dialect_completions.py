@@ -16,8 +16,8 @@ from openai.types import Completion
 from raw_text_kit import events, sse
 
 from cotguard.detectors.contract import Detector
-from cotguard.dialects.completions import Completions
 from cotguard.dialects.contract import Prepared, Refused, Route
+from cotguard.dialects.raw_text.completions import Completions
 from cotguard.policy import Policy
 
 Moderation = tuple[Policy, tuple[Detector, ...]]

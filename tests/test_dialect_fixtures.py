@@ -16,7 +16,7 @@ from dialect_kit import ask, body, policy, spellings, stream
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from cotguard.detectors.contract import Detector
-from cotguard.dialects.chat_completions import ChatCompletions
+from cotguard.dialects.chat.dialect import ChatCompletions
 from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
 from cotguard.moderation.exchange import Exchange
 from cotguard.policy import Policy, parse

@@ -20,8 +20,8 @@ from scripted import cut, streaming
 
 from cotguard.detectors.contract import Detector
 from cotguard.dialects.contract import ErrorKind, Prepared, Refused, UpstreamFault
-from cotguard.dialects.gemini import Gemini
-from cotguard.dialects.gemini_call import PartialCall
+from cotguard.dialects.gemini.call import PartialCall
+from cotguard.dialects.gemini.dialect import Gemini
 from cotguard.policy import Policy
 
 DIALECT = Gemini()

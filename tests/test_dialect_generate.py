@@ -13,8 +13,8 @@ from raw_text_kit import events, sse
 
 from cotguard.detectors.contract import Detector
 from cotguard.dialects.contract import Prepared, Refused, Route, UpstreamFault
-from cotguard.dialects.generate import Generate
-from cotguard.dialects.raw_text import CUT_NOTICE
+from cotguard.dialects.raw_text.generate import Generate
+from cotguard.dialects.raw_text.stream import CUT_NOTICE
 from cotguard.policy import Policy
 
 Moderation = tuple[Policy, tuple[Detector, ...]]

@@ -21,7 +21,7 @@ from scripted import cut, streaming
 
 from cotguard.detectors.contract import Detector
 from cotguard.dialects.contract import ErrorKind, Prepared, Refused, UpstreamFault
-from cotguard.dialects.interactions import MAX_CODE, Interactions
+from cotguard.dialects.gemini.interactions import MAX_CODE, Interactions
 from cotguard.policy import Policy
 
 DIALECT = Interactions()

@@ -12,7 +12,7 @@ from raw_text_kit import events, sse
 
 from cotguard.detectors.contract import Detector
 from cotguard.dialects.contract import Prepared, Refused, Route
-from cotguard.dialects.llamacpp import LlamaCpp
+from cotguard.dialects.raw_text.llamacpp import LlamaCpp
 from cotguard.policy import Policy
 
 Moderation = tuple[Policy, tuple[Detector, ...]]

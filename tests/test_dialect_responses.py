@@ -35,7 +35,7 @@ from responses_kit import (
 )
 
 from cotguard.dialects.contract import ErrorKind, Prepared, Refused, UpstreamFault
-from cotguard.dialects.responses import Responses
+from cotguard.dialects.responses.dialect import Responses
 from cotguard.dialects.routes import Router
 
 DIALECT = Responses()

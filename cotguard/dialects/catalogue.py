@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 
-from cotguard.dialects.anthropic import Anthropic
-from cotguard.dialects.bedrock import Bedrock
-from cotguard.dialects.chat_completions import ChatCompletions
+from cotguard.dialects.anthropic.dialect import Anthropic
+from cotguard.dialects.bedrock.dialect import Bedrock
+from cotguard.dialects.chat.dialect import ChatCompletions
 from cotguard.dialects.cohere import Cohere
-from cotguard.dialects.completions import Completions
 from cotguard.dialects.contract import Dialect
-from cotguard.dialects.gemini import Gemini
-from cotguard.dialects.generate import Generate
-from cotguard.dialects.interactions import Interactions
-from cotguard.dialects.llamacpp import LlamaCpp
+from cotguard.dialects.gemini.dialect import Gemini
+from cotguard.dialects.gemini.interactions import Interactions
 from cotguard.dialects.mistral_conversations import MistralConversations
 from cotguard.dialects.ollama import Ollama
-from cotguard.dialects.responses import Responses
+from cotguard.dialects.raw_text.completions import Completions
+from cotguard.dialects.raw_text.generate import Generate
+from cotguard.dialects.raw_text.llamacpp import LlamaCpp
+from cotguard.dialects.responses.dialect import Responses
 from cotguard.dialects.transcription import Transcription
 
 __all__ = ["dialects"]

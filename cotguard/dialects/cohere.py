@@ -21,6 +21,7 @@ from typing import Any
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.channels import view_of
 from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, UpstreamFault
+from cotguard.dialects.declared import keep_declared, tool_name
 from cotguard.dialects.request import flag, objects, read_body, string, texts, without
 from cotguard.dialects.stream import EventStream, Fed, Outgoing
 from cotguard.dialects.table import HOLE, Document, Text
@@ -87,7 +88,7 @@ class Cohere(TabledDialect):
         message = value.get("message")
         if not isinstance(message, dict):
             raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, _FAILED)
-        _keep_declared(message, prepared.tools)
+        keep_declared(message, prepared.tools)
         written = moderate(value, self._chat, lane)
         said = written["message"]
         if "citations" in said:
@@ -102,22 +103,6 @@ class Cohere(TabledDialect):
 
     def reported(self, error: object, message: str) -> dict[str, object]:
         return {"message": message}
-
-
-def _keep_declared(message: dict[str, Any], tools: frozenset[str]) -> None:
-    """Drop calls of tools that were not declared."""
-    calls = message.get("tool_calls")
-    if calls is None:
-        return
-    if not isinstance(calls, list):
-        raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream's tool calls are not a list.")
-    message["tool_calls"] = [each for each in calls if _name(each) in tools]
-
-
-def _name(call: object) -> str:
-    function = call.get("function") if isinstance(call, dict) else None
-    name = function.get("name") if isinstance(function, dict) else None
-    return name if isinstance(name, str) else ""
 
 
 def _kept(message: Mapping[str, Any], said: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -251,7 +236,7 @@ class _Stream(EventStream):
 
     def _start_call(self, index: int, call: Mapping[str, Any] | None) -> None:
         self._end_call(index)
-        name = _name(call)
+        name = tool_name(call)
         if call is not None and name in self.prepared.tools:
             key = self._calls[index] = ("call", self._opened_calls)
             self._opened_calls += 1

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.channels import KINDS, view_of
 from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, UpstreamFault
+from cotguard.dialects.declared import keep_declared
 from cotguard.dialects.request import flag, objects, read_body, string, texts, without
 from cotguard.dialects.stream import EventStream, Fed, Outgoing
 from cotguard.dialects.table import HOLE, Document, Shape, Text
@@ -93,7 +94,7 @@ class Ollama(TabledDialect):
         value, form, lane = read_object(data), self._forms[prepared.action], exchange.lane(0)
         if value.get("error"):
             raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, "The upstream reported an error.")
-        _keep_declared(form.holder(value), prepared.tools)
+        keep_declared(form.holder(value), prepared.tools)
         written = moderate(value, form.shape, lane, lambda text: _view(text.channel, form.holder(value), prepared))
         if lane.cut:
             holder = form.holder(written)
@@ -112,22 +113,6 @@ def _view(channel: str, holder: Mapping[str, Any], prepared: Prepared) -> View:
     return view_of(channel, "" if holder.get("thinking") else prepared.model)
 
 
-def _keep_declared(holder: dict[str, Any], tools: frozenset[str]) -> None:
-    """Drop calls of tools that were not declared."""
-    calls = holder.get("tool_calls")
-    if calls is None:
-        return
-    if not isinstance(calls, list):
-        raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream's tool calls are not a list.")
-    holder["tool_calls"] = [each for each in calls if _name(each) in tools]
-
-
-def _name(call: object) -> str:
-    function = call.get("function") if isinstance(call, dict) else None
-    name = function.get("name") if isinstance(function, dict) else None
-    return name if isinstance(name, str) else ""
-
-
 class _Stream(EventStream):
     def __init__(self, dialect: Ollama, form: _Form, prepared: Prepared, exchange: Exchange) -> None:
         super().__init__(NDJSON(), prepared, exchange)
@@ -141,7 +126,7 @@ class _Stream(EventStream):
             raise self.upstream_failed(
                 Outgoing("", self._dialect.reported(document, "The upstream reported an error."))
             )
-        _keep_declared(form.holder(document), self.prepared.tools)
+        keep_declared(form.holder(document), self.prepared.tools)
         copied = form.shape.copy(document)
         self._first = self._first or {
             each: copied.root[each] for each in ("model", "created_at") if each in copied.root

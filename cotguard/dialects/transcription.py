@@ -18,7 +18,7 @@ from typing import Any
 
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.channels import KINDS, view_of
-from cotguard.dialects.chat_format import Format, error_object
+from cotguard.dialects.chat.format import Format, error_object
 from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, Refused, UpstreamFault
 from cotguard.dialects.request import bad
 from cotguard.dialects.stream import EventStream, Fed, Outgoing
@@ -58,7 +58,9 @@ class Transcription(TabledDialect):
         self._repeated = self.table.names("request", "repeated")
         self._stripped = self.table.names("request", "strip")
         self._formats = self.table.names("request", "formats")
-        self._errors = Format(Table.load("chat_completions.yaml", tuple(KINDS)))  # errors are those of Chat Completions
+        self._errors = Format(
+            Table.load("chat/chat_completions.yaml", tuple(KINDS))
+        )  # errors are those of Chat Completions
 
     def prepare(self, request: Incoming) -> Prepared:
         if request.file is None:

@@ -17,11 +17,11 @@ from dataclasses import replace
 from typing import Any
 
 from cotguard.detectors.contract import RequestFacts
-from cotguard.dialects.anthropic import Anthropic, moderated, prepare
-from cotguard.dialects.bedrock_claude import ClaudeStream
-from cotguard.dialects.bedrock_converse import ConverseShapes, ConverseStream, NovaStream, converse_body
-from cotguard.dialects.bedrock_stream import Exceptions
-from cotguard.dialects.bedrock_text import CUT_NOTICE, CompletionStream, TextForm, text_body
+from cotguard.dialects.anthropic.dialect import Anthropic, moderated, prepare
+from cotguard.dialects.bedrock.claude import ClaudeStream
+from cotguard.dialects.bedrock.converse import ConverseShapes, ConverseStream, NovaStream, converse_body
+from cotguard.dialects.bedrock.stream import Exceptions
+from cotguard.dialects.bedrock.text import CUT_NOTICE, CompletionStream, TextForm, text_body
 from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, Refused, Translator
 from cotguard.dialects.request import bad, objects, read_body, string, texts, without
 from cotguard.dialects.tabled import TabledDialect
@@ -42,7 +42,7 @@ _CONVERSE = ("converse", "converse-stream")
 class Bedrock(TabledDialect):
     """A :class:`~cotguard.dialects.contract.Dialect`."""
 
-    file = "bedrock.yaml"
+    file = "bedrock/bedrock.yaml"
 
     def __init__(self, table: str | None = None) -> None:
         super().__init__(table)

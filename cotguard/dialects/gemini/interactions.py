@@ -58,7 +58,7 @@ _CODE: Mapping[str, str] = {"code_execution_call": "input", "code_execution_resu
 class Interactions(TabledDialect):
     """A :class:`~cotguard.dialects.contract.Dialect`."""
 
-    file = "interactions.yaml"
+    file = "gemini/interactions.yaml"
 
     def __init__(self, table: str | None = None) -> None:
         super().__init__(table)

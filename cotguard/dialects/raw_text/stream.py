@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cotguard.dialects.channels import KINDS
-from cotguard.dialects.chat_format import Format
+from cotguard.dialects.chat.format import Format
 from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
 from cotguard.dialects.request import bad
 from cotguard.dialects.stream import EventStream, Outgoing
@@ -44,7 +44,7 @@ __all__ = [
 CUT_NOTICE = "[The rest of this response was removed by policy.]"
 REPORTED = "The upstream reported an error."
 INTERRUPTED = "The upstream ended the stream early."
-OPENAI = Format(Table.load("chat_completions.yaml", tuple(KINDS)))
+OPENAI = Format(Table.load("chat/chat_completions.yaml", tuple(KINDS)))
 """What the whole family of OpenAI's API has in common: the fields around choices, errors, switches of requests."""
 
 MAX_CHOICES = 64

@@ -13,10 +13,10 @@ Source: ggml-org/llama.cpp ``tools/server/README.md``, and what a server answers
 from typing import Any
 
 from cotguard.detectors.contract import RequestFacts
-from cotguard.dialects.chat_format import error_object
-from cotguard.dialects.chat_request import MAX_CHOICES
+from cotguard.dialects.chat.format import error_object
+from cotguard.dialects.chat.request import MAX_CHOICES
 from cotguard.dialects.contract import ErrorKind, Incoming, Prepared
-from cotguard.dialects.raw_text import (
+from cotguard.dialects.raw_text.stream import (
     CUT_NOTICE,
     OPENAI,
     REPORTED,
@@ -46,7 +46,7 @@ _CUT = {"stop": True, "stop_type": "none"}
 class LlamaCpp(TabledDialect):
     """A :class:`~cotguard.dialects.contract.Dialect`."""
 
-    file = "llamacpp.yaml"
+    file = "raw_text/llamacpp.yaml"
 
     def __init__(self, table: str | None = None) -> None:
         super().__init__(table)

@@ -15,7 +15,7 @@ from typing import Any
 
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.contract import ErrorKind, Prepared
-from cotguard.dialects.raw_text import CUT_NOTICE, REPORTED, RawStream, invalid, opening_kind
+from cotguard.dialects.raw_text.stream import CUT_NOTICE, REPORTED, RawStream, invalid, opening_kind
 from cotguard.dialects.request import bad, flag, string, without
 from cotguard.dialects.stream import Outgoing
 from cotguard.dialects.table import HOLE, Table

@@ -19,9 +19,9 @@ from collections.abc import Hashable
 from typing import Any
 
 from cotguard.detectors.contract import RequestFacts
-from cotguard.dialects.chat_request import MAX_CHOICES
+from cotguard.dialects.chat.request import MAX_CHOICES
 from cotguard.dialects.contract import ErrorKind, Prepared
-from cotguard.dialects.raw_text import (
+from cotguard.dialects.raw_text.stream import (
     CUT_NOTICE,
     REPORTED,
     RawStream,

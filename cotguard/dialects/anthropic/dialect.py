@@ -1,7 +1,7 @@
 """The dialect Anthropic Messages: ``/v1/messages`` of Anthropic and of the servers that speak it, Claude on Vertex AI.
 
 1. A message is a list of blocks, each of one type. In a stream a block has events of its own: see
-   :mod:`cotguard.dialects.anthropic_stream`.
+   :mod:`cotguard.dialects.anthropic.stream`.
 2. Thinking goes without its signature, and redacted thinking not at all: both are the thinking in ciphertext, whatever
    was redacted in the text.
 3. Calls of tools that the request did not declare are dropped; what a server's own tools answer is moderated whole.
@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cotguard.detectors.contract import RequestFacts
-from cotguard.dialects.anthropic_format import Format, error_object
-from cotguard.dialects.anthropic_stream import MessagesStream
+from cotguard.dialects.anthropic.format import Format, error_object
+from cotguard.dialects.anthropic.stream import MessagesStream
 from cotguard.dialects.channels import view_of
 from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, UpstreamFault
 from cotguard.dialects.request import flag, items, objects, read_body, string, texts, without
@@ -31,7 +31,7 @@ __all__ = ["Anthropic", "moderated", "prepare"]
 class Anthropic(TabledDialect):
     """A :class:`~cotguard.dialects.contract.Dialect`. ``form`` is what its streams are read by."""
 
-    file = "anthropic.yaml"
+    file = "anthropic/anthropic.yaml"
 
     def __init__(self, table: str | None = None) -> None:
         super().__init__(table)

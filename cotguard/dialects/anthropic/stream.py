@@ -19,7 +19,7 @@ Source: anthropic-sdk-python ``types/raw_*.py``, ``lib/streaming/_messages.py``.
 from collections.abc import Callable
 from typing import Any
 
-from cotguard.dialects.anthropic_format import Format, error_object
+from cotguard.dialects.anthropic.format import Format, error_object
 from cotguard.dialects.channels import STRUCTURED, view_of
 from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
 from cotguard.dialects.stream import EventStream, Fed, Outgoing

@@ -13,10 +13,10 @@ Source: the OpenAI API reference; ``openai/types/completion.py``, ``completion_c
 from typing import Any
 
 from cotguard.detectors.contract import RequestFacts
-from cotguard.dialects.chat_format import as_object, error_object
-from cotguard.dialects.chat_request import MAX_CHOICES
+from cotguard.dialects.chat.format import as_object, error_object
+from cotguard.dialects.chat.request import MAX_CHOICES
 from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, UpstreamFault
-from cotguard.dialects.raw_text import (
+from cotguard.dialects.raw_text.stream import (
     OPENAI,
     REPORTED,
     RawStream,
@@ -44,7 +44,7 @@ _OBJECT = "text_completion"
 class Completions(TabledDialect):
     """A :class:`~cotguard.dialects.contract.Dialect`."""
 
-    file = "completions.yaml"
+    file = "raw_text/completions.yaml"
 
     def __init__(self, table: str | None = None) -> None:
         super().__init__(table)

@@ -10,7 +10,7 @@ The body that goes upstream is written by our encoder, so that upstream and prox
 from collections.abc import Iterator, Mapping
 
 from cotguard.detectors.contract import RequestFacts
-from cotguard.dialects.chat_format import Format
+from cotguard.dialects.chat.format import Format
 from cotguard.dialects.contract import ErrorKind, Prepared, Refused
 from cotguard.dialects.request import (
     flag,

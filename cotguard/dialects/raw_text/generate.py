@@ -7,11 +7,11 @@ Errors that come before a response has begun are in TGI's shape, unless the upst
 """
 
 from cotguard.dialects.contract import ErrorKind, Incoming, Prepared
-from cotguard.dialects.raw_text import read_results
+from cotguard.dialects.raw_text.sglang import Sglang, SglangStream
+from cotguard.dialects.raw_text.stream import read_results
+from cotguard.dialects.raw_text.tgi import Tgi, TgiStream
 from cotguard.dialects.request import bad, read_body
-from cotguard.dialects.sglang import Sglang, SglangStream
 from cotguard.dialects.tabled import TabledDialect
-from cotguard.dialects.tgi import Tgi, TgiStream
 from cotguard.framing.json import dumps
 from cotguard.moderation.exchange import Exchange
 
@@ -21,7 +21,7 @@ __all__ = ["Generate"]
 class Generate(TabledDialect):
     """A :class:`~cotguard.dialects.contract.Dialect`."""
 
-    file = "generate.yaml"
+    file = "raw_text/generate.yaml"
 
     def __init__(self, table: str | None = None) -> None:
         super().__init__(table)

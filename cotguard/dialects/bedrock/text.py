@@ -8,7 +8,7 @@ Only Titan has a reason for a cut; with the others a notice says it in the text.
 
 from typing import Any, NamedTuple
 
-from cotguard.dialects.bedrock_stream import BedrockStream, Exceptions
+from cotguard.dialects.bedrock.stream import BedrockStream, Exceptions
 from cotguard.dialects.channels import view_of
 from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
 from cotguard.dialects.stream import Fed, Outgoing

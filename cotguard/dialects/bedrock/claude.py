@@ -5,9 +5,9 @@ The last chunk, the message's stop, has the numbers that Bedrock adds.
 
 from typing import Any
 
-from cotguard.dialects.anthropic_format import Format
-from cotguard.dialects.anthropic_stream import MessagesStream
-from cotguard.dialects.bedrock_stream import Exceptions
+from cotguard.dialects.anthropic.format import Format
+from cotguard.dialects.anthropic.stream import MessagesStream
+from cotguard.dialects.bedrock.stream import Exceptions
 from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
 from cotguard.dialects.stream import Fed, Outgoing, Written
 from cotguard.dialects.table import Shape

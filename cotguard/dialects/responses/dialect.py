@@ -1,17 +1,17 @@
 """The dialect OpenAI Responses, with the extensions of the servers that speak it.
 
 The rows are in ``responses.yaml``; what a table cannot say is in the modules beside this one: requests
-(``responses_request``), shapes that clients require (``responses_format``), streams (``responses_stream``) and their
-items (``responses_items``). Here: whole responses, errors, and the :class:`~cotguard.dialects.contract.Dialect` itself.
+(``request``), shapes that clients require (``format``), streams (``stream``) and their
+items (``items``). Here: whole responses, errors, and the :class:`~cotguard.dialects.contract.Dialect` itself.
 """
 
 from typing import Any
 
 from cotguard.dialects.channels import view_of
 from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, UpstreamFault
-from cotguard.dialects.responses_format import UPSTREAM_REPORTED, Format, error_object, listed
-from cotguard.dialects.responses_request import Switches, prepare, tool_of
-from cotguard.dialects.responses_stream import ResponseStream
+from cotguard.dialects.responses.format import UPSTREAM_REPORTED, Format, error_object, listed
+from cotguard.dialects.responses.request import Switches, prepare, tool_of
+from cotguard.dialects.responses.stream import ResponseStream
 from cotguard.dialects.table import Text
 from cotguard.dialects.tabled import TabledDialect
 from cotguard.dialects.whole import UNREADABLE, moderate, read_object
@@ -25,7 +25,7 @@ __all__ = ["Responses"]
 class Responses(TabledDialect):
     """A :class:`~cotguard.dialects.contract.Dialect`."""
 
-    file = "responses.yaml"
+    file = "responses/responses.yaml"
 
     def __init__(self, table: str | None = None) -> None:
         super().__init__(table)

@@ -3,7 +3,7 @@
 1. Whatever way a server takes (deltas, texts only in the events that end them, only the last response), the client
    gets one order of events: an item is announced, then its parts, their texts in deltas, and each of them is ended.
    What the server left out is put in, what it repeats is a copy of what was delivered
-   (:mod:`cotguard.dialects.responses_items`).
+   (:mod:`cotguard.dialects.responses.items`).
 2. Events that end something wait until its text is decided: they stand behind it in the lane.
 3. Events are numbered as they are written, items and parts as they are announced. An item keeps its first id.
 4. A whole text that goes on where the deltas stopped brings the rest. Where the two disagree the deltas hold. Where an
@@ -24,8 +24,8 @@ from typing import Any
 
 from cotguard.dialects.channels import view_of
 from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
-from cotguard.dialects.responses_format import UPSTREAM_REPORTED, Format, error_object, listed
-from cotguard.dialects.responses_items import (
+from cotguard.dialects.responses.format import UPSTREAM_REPORTED, Format, error_object, listed
+from cotguard.dialects.responses.items import (
     BY_EVENT,
     LEAVES,
     PART_EVENTS,
@@ -37,7 +37,7 @@ from cotguard.dialects.responses_items import (
     open_parts,
     part_lists,
 )
-from cotguard.dialects.responses_request import tool_of
+from cotguard.dialects.responses.request import tool_of
 from cotguard.dialects.stream import EventStream, Fed, Outgoing
 from cotguard.dialects.table import CHECKS, HOLE, Document, Text
 from cotguard.framing.contract import Event

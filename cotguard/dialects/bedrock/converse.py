@@ -17,7 +17,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from cotguard.dialects.bedrock_stream import BedrockStream, Exceptions
+from cotguard.dialects.bedrock.stream import BedrockStream, Exceptions
 from cotguard.dialects.channels import view_of
 from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
 from cotguard.dialects.stream import Fed, Outgoing

@@ -18,8 +18,8 @@ Known limit: identifiers, model and time are those of the first chunk that has t
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
-from cotguard.dialects.chat_choice import Choice, Piece
-from cotguard.dialects.chat_format import Format, as_object, envelope, error_object
+from cotguard.dialects.chat.choice import Choice, Piece
+from cotguard.dialects.chat.format import Format, as_object, envelope, error_object
 from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
 from cotguard.dialects.memo import Memo, remembered
 from cotguard.dialects.table import HOLE

@@ -1,8 +1,8 @@
 """The dialect OpenAI Chat Completions, with the extensions of the servers that speak it.
 
 The rows are in ``chat_completions.yaml``; what a table cannot say is in the modules beside this one: tool calls
-(``chat_tools``), copies of a text (``chat_choice``), the order of a stream (``chat_stream``), requests
-(``chat_request``). Here: whole responses, errors, and the :class:`~cotguard.dialects.contract.Dialect` itself.
+(``tools``), copies of a text (``choice``), the order of a stream (``stream``), requests
+(``request``). Here: whole responses, errors, and the :class:`~cotguard.dialects.contract.Dialect` itself.
 
 A whole response goes through the same channels as a stream of one chunk per choice. Where its texts are lists of
 parts, a part is written for every stretch of released text of one channel.
@@ -11,10 +11,10 @@ parts, a part is written for every stretch of released text of one channel.
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from cotguard.dialects.chat_choice import Choice
-from cotguard.dialects.chat_format import Format, as_object, envelope, error_object
-from cotguard.dialects.chat_request import prepare
-from cotguard.dialects.chat_stream import ChatStream
+from cotguard.dialects.chat.choice import Choice
+from cotguard.dialects.chat.format import Format, as_object, envelope, error_object
+from cotguard.dialects.chat.request import prepare
+from cotguard.dialects.chat.stream import ChatStream
 from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, UpstreamFault
 from cotguard.dialects.table import fill
 from cotguard.dialects.tabled import TabledDialect
@@ -63,7 +63,7 @@ class ChatCompletions(TabledDialect):
     its rows is wrong.
     """
 
-    file = "chat_completions.yaml"
+    file = "chat/chat_completions.yaml"
 
     def __init__(self, table: str | None = None) -> None:
         super().__init__(table)

@@ -22,8 +22,8 @@ from typing import Any, cast
 
 from cotguard.dialects.channels import view_of
 from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, UpstreamFault
-from cotguard.dialects.gemini_call import PartialCall
-from cotguard.dialects.gemini_request import Rules
+from cotguard.dialects.gemini.call import PartialCall
+from cotguard.dialects.gemini.request import Rules
 from cotguard.dialects.stream import EventStream, Fed, Outgoing
 from cotguard.dialects.table import HOLE, Document, Step, Text
 from cotguard.dialects.tabled import TabledDialect
@@ -62,7 +62,7 @@ _UPSTREAM = (502, "UNAVAILABLE")
 class Gemini(TabledDialect):
     """A :class:`~cotguard.dialects.contract.Dialect`."""
 
-    file = "gemini.yaml"
+    file = "gemini/gemini.yaml"
 
     def __init__(self, table: str | None = None) -> None:
         super().__init__(table)
