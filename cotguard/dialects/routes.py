@@ -46,10 +46,11 @@ class RefusedRoute(Refused):
 
 
 class Router:
-    """All dialects' routes. Paths of one shape are tried in the order of dialects and routes."""
+    """All dialects' routes: what one serves is not refused for another, else they are tried in their order."""
 
     def __init__(self, dialects: Iterable[Dialect]) -> None:
-        self._routes = [(_pattern(route.path), dialect, route) for dialect in dialects for route in dialect.routes]
+        found = [(_pattern(route.path), dialect, route) for dialect in dialects for route in dialect.routes]
+        self._routes = sorted(found, key=lambda each: bool(each[2].refused))
 
     def find(self, method: str, raw_path: str) -> Match:
         """Raises :class:`Refused`: with the route's own reason, 405 for another method, 404 for an unknown path."""
