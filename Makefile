@@ -9,7 +9,7 @@ PYTRITON := .venv-pytriton
 NATIVE := build/native/.ready
 RUN_NATIVE := PYTHONSAFEPATH=1 PYTHONPATH=build/native:. $(BIN)/python
 
-.PHONY: help demo test test-long test-remote test-triton test-native native bench loadtest lint schema train train-smoke clean
+.PHONY: help demo test test-long test-remote test-triton test-node test-native native bench loadtest lint schema train train-smoke clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,13 @@ $(PYTRITON)/.ready:
 
 test-triton: $(READY) $(PYTRITON)/.ready ## the same on Triton itself (nvidia-pytriton; needs a shared libpython)
 	COTGUARD_PYTRITON_PYTHON=$(CURDIR)/$(PYTRITON)/bin/python $(BIN)/python -m pytest -q tests/test_remote_servers.py -k triton
+
+tests/node/node_modules: tests/node/package-lock.json
+	cd tests/node && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+test-node: $(READY) tests/node/node_modules ## moderated streams as the JavaScript SDKs see them (needs node and npm)
+	$(BIN)/python -m pytest -q tests/test_node_sdks.py
 
 bench: $(READY) ## cost beside two minimal proxies, in one run; the compiled core too where there is a C compiler
 	@if command -v cc >/dev/null; then $(MAKE) native; fi

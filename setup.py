@@ -10,7 +10,7 @@ from setuptools import setup
 
 _NATIVE = (
     "framing/*.py",
-    "dialects/*.py",
+    "dialects/**/*.py",
     "moderation/*.py",
     "detectors/*.py",
     "detectors/rules/*.py",

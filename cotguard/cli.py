@@ -91,6 +91,10 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("policies", nargs="+", metavar="POLICY", help="ready policy or file")
     check.set_defaults(run=_check)
 
+    dialects = commands.add_parser("dialects", help="list the wire formats that are moderated, with their paths")
+    dialects.add_argument("--markdown", action="store_true", help="as the table in the README")
+    dialects.set_defaults(run=_dialects)
+
     bundle = commands.add_parser("bundle", help="look after model bundles")
     tasks = bundle.add_subparsers(required=True, metavar="TASK")
     ready = ", ".join(ready_bundles())
@@ -130,6 +134,14 @@ def _check(arguments: argparse.Namespace) -> int:
         else:
             print(f"{name}: ok ({policy.name}, {policy.mode}, digest {policy.digest})")  # noqa: T201
     return status
+
+
+def _dialects(arguments: argparse.Namespace) -> int:
+    from cotguard.dialects import listing
+    from cotguard.dialects.catalogue import dialects  # reads all tables
+
+    sys.stdout.write((listing.markdown if arguments.markdown else listing.plain)(dialects()))
+    return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:

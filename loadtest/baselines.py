@@ -6,6 +6,7 @@ they cost is what aiohttp costs.
 
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 import aiohttp
 import orjson
@@ -16,25 +17,26 @@ from loadtest.serving import serve
 
 __all__ = ["BASELINES", "create_baseline"]
 
-Pump = Callable[[aiohttp.ClientResponse, web.StreamResponse], Awaitable[None]]
+Pump = Callable[[aiohttp.ClientResponse, web.StreamResponse, bytes], Awaitable[None]]
+"""From one response to the other, where each event ends with the separator given."""
 
 
-async def _pass_through(upstream: aiohttp.ClientResponse, response: web.StreamResponse) -> None:
+async def _pass_through(upstream: aiohttp.ClientResponse, response: web.StreamResponse, _separator: bytes) -> None:
     async for data in upstream.content.iter_any():
         await response.write(data)
 
 
-async def _parse_and_write(upstream: aiohttp.ClientResponse, response: web.StreamResponse) -> None:
+async def _parse_and_write(upstream: aiohttp.ClientResponse, response: web.StreamResponse, separator: bytes) -> None:
     rest = b""
     async for data in upstream.content.iter_any():
-        *events, rest = (rest + data).split(b"\n\n")
+        *events, rest = (rest + data).split(separator)
         if events:
-            await response.write(b"".join(map(_rewritten, events)))
+            await response.write(b"".join(_rewritten(event) + separator for event in events))
 
 
 def _rewritten(event: bytes) -> bytes:
-    data = event.removeprefix(b"data: ")
-    return b"data: %b\n\n" % (data if data == b"[DONE]" else orjson.dumps(orjson.loads(data)))
+    name, label, data = event.rpartition(b"data: ")
+    return name + label + (data if data == b"[DONE]" else orjson.dumps(orjson.loads(data)))
 
 
 BASELINES: dict[str, Pump] = {"pass-through": _pass_through, "parse-and-write": _parse_and_write}
@@ -44,7 +46,7 @@ def create_baseline(pump: Pump, upstream: str) -> web.Application:
     """A proxy before ``upstream`` that moves response bodies with ``pump``."""
     session = web.AppKey("session", aiohttp.ClientSession)
 
-    async def chat(request: web.Request) -> web.StreamResponse:
+    async def copy(separator: bytes, request: web.Request) -> web.StreamResponse:
         async with request.app[session].post(
             upstream + request.path, data=await request.read(), headers={"Content-Type": "application/json"}
         ) as received:
@@ -52,7 +54,7 @@ def create_baseline(pump: Pump, upstream: str) -> web.Application:
                 status=received.status, headers={"Content-Type": received.headers["Content-Type"]}
             )
             await response.prepare(request)
-            await pump(received, response)
+            await pump(received, response, separator)
         return response
 
     async def lifetime(app: web.Application) -> AsyncIterator[None]:
@@ -63,7 +65,7 @@ def create_baseline(pump: Pump, upstream: str) -> web.Application:
 
     app = web.Application()
     for dialect in DIALECTS.values():
-        app.router.add_post(dialect.path, chat)
+        app.router.add_post(dialect.path, partial(copy, dialect.separator))
     app.cleanup_ctx.append(lifetime)
     return app
 

@@ -56,7 +56,7 @@ def create_upstream() -> web.Application:
         if fault is Fault.SLOW_START:
             await asyncio.sleep(SLOW_START_SECONDS)
             asked_at += SLOW_START_SECONDS
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        response = web.StreamResponse(headers={"Content-Type": dialect.content_type})
         await response.prepare(request)
         await response.write(dialect.opening)
         half = len(events) // 2 if fault else len(events)
@@ -108,8 +108,10 @@ async def _write(
 
 @cache
 def _events(dialect: Dialect, count: int, *, planted: bool) -> list[bytes]:
-    """One event for each token."""
-    return [dialect.token(*delta) for delta in script(count, planted=planted).deltas]
+    """One event for each token, with what stands between the channels before it."""
+    deltas = script(count, planted=planted).deltas
+    answer = next((at for at, (channel, _) in enumerate(deltas) if channel == "answer"), None)
+    return [(dialect.between if at == answer else b"") + dialect.token(*delta) for at, delta in enumerate(deltas)]
 
 
 if __name__ == "__main__":

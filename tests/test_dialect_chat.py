@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import yaml
+from dialect_kit import ask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotguard.detectors.contract import RequestFacts
-from cotguard.dialects.chat_completions import ChatCompletions
-from cotguard.dialects.chat_request import MAX_CHOICES
-from cotguard.dialects.contract import ErrorKind, Prepared, Refused, UpstreamFault
+from cotguard.dialects.chat.dialect import ChatCompletions
+from cotguard.dialects.chat.request import MAX_CHOICES
+from cotguard.dialects.contract import ErrorKind, Prepared, Refused, Translator, UpstreamFault
 from cotguard.dialects.memo import Memo
 from cotguard.dialects.table import CHECKS, Table
 from cotguard.moderation.exchange import Emission, Exchange, Lane
@@ -90,8 +91,14 @@ class RuleExchange(Exchange):
         return self.made.setdefault(index, RuleLane())
 
 
+def opened(request: Prepared, exchange: Exchange, dialect: ChatCompletions = DIALECT) -> Translator:
+    translator = dialect.stream(request, exchange, "text/event-stream")
+    assert translator is not None
+    return translator
+
+
 def prepared(**fields: object) -> Prepared:
-    return DIALECT.prepare(json.dumps({"model": "m", "stream": True, "messages": [], **fields}).encode())
+    return ask(DIALECT, "chat", {"model": "m", "stream": True, "messages": [], **fields})
 
 
 TOOLS = [{"type": "function", "function": {"name": name}} for name in ("get_weather", "get_time")] + [
@@ -177,14 +184,14 @@ def stream(data: bytes, request: Prepared | None = None, size: int = 10**9) -> l
 
 
 def raw_stream(data: bytes, request: Prepared | None = None, size: int = 10**9) -> bytes:
-    translator = DIALECT.stream(request or prepared(), RuleExchange())
+    translator = opened(request or prepared(), RuleExchange())
     out = [translator.receive(data[at : at + size]) for at in range(0, len(data), size)]
     return b"".join([*out, translator.end()])
 
 
 def fault(data: bytes, request: Prepared | None = None) -> tuple[ErrorKind, bytes]:
     """The fault a stream ends in, and all that the client got."""
-    translator = DIALECT.stream(request or prepared(), RuleExchange())
+    translator = opened(request or prepared(), RuleExchange())
     out = []
 
     def run() -> None:
@@ -223,7 +230,7 @@ def test_a_stream_is_the_same_however_it_is_read(size: int) -> None:
 
 def test_a_stream_is_the_same_cut_at_every_position() -> None:
     for at in range(len(STREAM)):
-        translator = DIALECT.stream(prepared(), RuleExchange())
+        translator = opened(prepared(), RuleExchange())
         out = translator.receive(STREAM[:at])
         out += translator.receive(STREAM[at:]) + translator.end()
         assert joined(parse(out)) == TEXTS, at
@@ -273,7 +280,7 @@ def test_the_short_way_writes_what_the_long_way_does(monkeypatch: pytest.MonkeyP
 
 
 def test_roles_pass_at_once_and_only_once_while_text_is_held() -> None:
-    translator = DIALECT.stream(prepared(), RuleExchange())
+    translator = opened(prepared(), RuleExchange())
     first = parse(translator.receive(sse(chunk(choice({"role": "assistant", "content": "Hi"})), done=False)))
     assert [each["choices"] for each in first] == [[choice({"role": "assistant"})]]
     assert translator.receive(sse(chunk(choice({"role": "assistant", "content": "!"})), done=False)) == b""
@@ -299,7 +306,7 @@ def test_a_repeated_finish_and_what_comes_after_it_are_dropped() -> None:
 
 
 def test_nothing_follows_done() -> None:
-    translator = DIALECT.stream(prepared(), RuleExchange())
+    translator = opened(prepared(), RuleExchange())
     out = translator.receive(sse(say("Hi"), stop()) + sse(say("late"), stop()))
     assert translator.finished
     assert out.count(b"[DONE]") == 1
@@ -348,7 +355,7 @@ def test_a_block_ends_its_choice_and_no_other() -> None:
 
 
 def test_a_block_of_the_only_choice_ends_the_stream_at_once() -> None:
-    translator = DIALECT.stream(prepared(), RuleExchange())
+    translator = opened(prepared(), RuleExchange())
     out = translator.receive(sse(say("one "), say(BLOCK), done=False))
     assert translator.finished
     assert out.endswith(b"data: [DONE]\n\n")
@@ -356,7 +363,7 @@ def test_a_block_of_the_only_choice_ends_the_stream_at_once() -> None:
 
 
 def test_a_block_waits_for_choices_that_have_not_begun() -> None:
-    translator = DIALECT.stream(prepared(n=2), RuleExchange())
+    translator = opened(prepared(n=2), RuleExchange())
     translator.receive(sse(say(BLOCK), done=False))
     assert not translator.finished
     out = translator.receive(sse(say("hello", index=1), stop(index=1), done=False))
@@ -514,7 +521,7 @@ def test_copies_of_a_text_follow_its_decisions() -> None:
         for each in ("My ", "s3cr", "3t! is ", "out.")
     ]
     exchange = RuleExchange()
-    translator = DIALECT.stream(prepared(), exchange)
+    translator = opened(prepared(), exchange)
     out = parse(translator.receive(sse(*chunks, stop())))
     assert list(exchange.made[0].kinds) == [("reasoning",)]
     for each in out[1:-1]:
@@ -678,7 +685,7 @@ def test_custom_and_legacy_calls() -> None:
 
 def test_views_fit_the_texts() -> None:
     exchange = RuleExchange()
-    translator = DIALECT.stream(prepared(tools=TOOLS), exchange)
+    translator = opened(prepared(tools=TOOLS), exchange)
     translator.receive(sse(*RICH[1:4], done=False))
     custom = {"index": 1, "id": "call_b", "type": "custom", "custom": {"name": "shell", "input": "x"}}
     translator.receive(sse(calls(call(0, "get_time", "{}", "call_a"), custom), done=False))
@@ -763,7 +770,7 @@ def test_what_cannot_be_read_fails_closed(line: str) -> None:
 
 
 def test_keep_alive_is_a_comment() -> None:
-    assert DIALECT.stream(prepared(), RuleExchange()).keep_alive().startswith(b":")
+    assert opened(prepared(), RuleExchange()).keep_alive().startswith(b":")
 
 
 # --- whole bodies --------------------------------------------------------------------------------------------------
@@ -879,7 +886,7 @@ def test_a_repeated_choice_index_fails_closed() -> None:
 
 def refused(body: object) -> Refused:
     with pytest.raises(Refused) as raised:
-        DIALECT.prepare(body if isinstance(body, bytes) else json.dumps(body).encode())
+        ask(DIALECT, "chat", body)
     assert raised.value.status == 400
     return raised.value
 
@@ -925,7 +932,7 @@ def test_a_request_is_read_for_what_the_response_needs() -> None:
 def test_unknown_fields_pass_and_switches_that_leak_do_not() -> None:
     kept = {"model": "m", "messages": [{"role": "user", "content": "é"}], "temperature": 0.5, "x_new": {"a": [1]}}
     switches: Json = {"logprobs": True, "top_logprobs": 5, "return_token_ids": True, "echo": True, "store": True}
-    assert json.loads(DIALECT.prepare(json.dumps(kept | switches).encode()).body) == kept
+    assert json.loads(ask(DIALECT, "chat", kept | switches).body) == kept
 
 
 @pytest.mark.parametrize(
@@ -1017,7 +1024,7 @@ def test_an_upstream_error_keeps_known_types_and_codes() -> None:
 
 
 def shipped() -> Json:
-    table = yaml.safe_load(files("cotguard.dialects").joinpath("chat_completions.yaml").read_text("utf-8"))
+    table = yaml.safe_load(files("cotguard.dialects").joinpath("chat/chat_completions.yaml").read_text("utf-8"))
     assert isinstance(table, dict)
     return table
 
@@ -1036,7 +1043,7 @@ def test_a_provider_with_new_fields_is_new_rows() -> None:
         stop(),
     )
     exchange = RuleExchange()
-    out = joined(parse(dialect.stream(prepared(), exchange).receive(data)))
+    out = joined(parse(opened(prepared(), exchange, dialect).receive(data)))
     assert out["musings"] == "Let me see [SECRET]"
     assert out["hints"] == {"count": 2, "queries": "about [SECRET]"}
     assert list(exchange.made[0].kinds) == [("reasoning",), ("other", "hints")]

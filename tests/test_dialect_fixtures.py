@@ -4,6 +4,7 @@ The recordings lie outside the repository; without them these tests are skipped.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,11 @@ from pathlib import Path
 import httpx2
 import openai
 import pytest
+from dialect_kit import ask, body, policy, spellings, stream
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from cotguard.detectors.contract import Detector
-from cotguard.dialects.chat_completions import ChatCompletions
+from cotguard.dialects.chat.dialect import ChatCompletions
 from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
 from cotguard.moderation.exchange import Exchange
 from cotguard.policy import Policy, parse
@@ -145,8 +147,8 @@ def request(seen: dict[int, Seen], *, streamed: bool) -> Prepared:
     """The request that such a response may answer: with its tools, its number of choices."""
     names = {name for mine in seen.values() for _, name, _ in mine.calls.values()}
     tools = [{"type": "function", "function": {"name": name}} for name in sorted(names)]
-    body = {"model": "m", "messages": [], "stream": streamed, "tools": tools, "n": max(seen, default=0) + 1}
-    return DIALECT.prepare(json.dumps(body).encode())
+    fields = {"model": "m", "messages": [], "stream": streamed, "tools": tools, "n": max(seen, default=0) + 1}
+    return ask(DIALECT, "chat", fields)
 
 
 SHADOW = "version: 1\nname: t\nmode: shadow\nrules:\n  - entities: [ALL]\n    action: redact\n"
@@ -163,7 +165,8 @@ def new_exchange(request: pytest.FixtureRequest, balanced: tuple[Policy, tuple[D
 
 def moderate(data: bytes, prepared: Prepared, new_exchange: NewExchange, size: int) -> bytes:
     """A stream with the dialect between, read in pieces of ``size`` bytes."""
-    translator = DIALECT.stream(prepared, new_exchange(prepared))
+    translator = DIALECT.stream(prepared, new_exchange(prepared), "text/event-stream")
+    assert translator is not None
     out = b""
     try:
         for at in range(0, len(data), size):
@@ -226,6 +229,45 @@ def test_unknown_keys_in_a_recorded_stream_vanish(data: bytes, new_exchange: New
     assert view_stream(out) == view_stream(moderate(data, prepared, new_exchange, 10**9))
 
 
+def joined(seen: dict[int, Seen]) -> str:
+    return " ".join(
+        text for mine in seen.values() for text in (*mine.texts.values(), *(call[2] for call in mine.calls.values()))
+    )
+
+
+def a_word(seen: dict[int, Seen]) -> str:
+    """The longest plain word of a recording."""
+    return max(re.findall("[A-Za-z]{5,}", joined(seen)), key=len, default="")
+
+
+@pytest.mark.parametrize("data", STREAMS)
+def test_a_known_value_of_a_recorded_stream_appears_nowhere(data: bytes) -> None:
+    seen, _, failed = view_stream(data)
+    word = a_word(seen)
+    prepared = request(seen, streamed=True)
+    if not word:
+        pytest.skip("no word in it")
+    moderation = policy("redact", word)
+    whole = stream(DIALECT, prepared, moderation, data)
+    assert not any(spelling in whole for spelling in spellings(word))
+    texts = joined(view_stream(whole)[0])
+    assert word not in texts
+    assert failed or "[KNOWN_VALUE]" in texts
+    for size in (1, 5, 331):
+        assert joined(view_stream(stream(DIALECT, prepared, moderation, data, size=size))[0]) == texts
+
+
+@pytest.mark.parametrize("data", BODIES)
+def test_a_known_value_of_a_recorded_body_appears_nowhere(data: bytes) -> None:
+    seen, _ = view_body(data)
+    word = a_word(seen)
+    if not word:
+        pytest.skip("no word in it")
+    out = body(DIALECT, request(seen, streamed=False), policy("redact", word), data)
+    assert not any(spelling in out for spelling in spellings(word))
+    assert "[KNOWN_VALUE]" in joined(view_body(out)[0])
+
+
 def test_there_are_recordings_of_both_kinds() -> None:
     assert len(STREAMS) >= 20
     assert len(BODIES) >= 10
@@ -234,7 +276,8 @@ def test_there_are_recordings_of_both_kinds() -> None:
 def test_a_recorded_error_keeps_its_code_and_loses_its_text(new_exchange: NewExchange) -> None:
     path = next((SHARED / "fixtures").rglob("pydantic-ai__groq__test_tool_use_failed_error_streaming.0.sse"))
     prepared = request({0: Seen()}, streamed=True)
-    translator = DIALECT.stream(prepared, new_exchange(prepared))
+    translator = DIALECT.stream(prepared, new_exchange(prepared), "text/event-stream")
+    assert translator is not None
     with pytest.raises(UpstreamFault) as raised:
         translator.receive(path.read_bytes())
     assert raised.value.kind is ErrorKind.UPSTREAM_ERROR

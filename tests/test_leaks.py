@@ -26,43 +26,6 @@ from cotguard.detectors.registry import build
 from cotguard.policy import Policy, load, parse
 from cotguard.taxonomy import GROUPS
 
-VALUES: tuple[Planted, ...] = (
-    *PLANTED,
-    Planted("EMAIL_ADDRESS", "ｕｓｅｒ＠example．com", "Full-width: {} , as given."),
-    Planted("PHONE_NUMBER", "+81-3-1234-5678", "Ring {} in Tokyo."),
-    Planted("DATE_OF_BIRTH", "3 May 1990", "She was born on {} , they say."),
-    Planted("IP_ADDRESS", "198.51.100.0/24", "The net {} is theirs."),
-    Planted("MAC_ADDRESS", "001a.2b3c.4d5e", "The card has {} , they say."),
-    Planted("US_BANK_NUMBER", "000123456789", "The checking account {} is hers."),
-    Planted("ABA_ROUTING_NUMBER", "021000021", "The routing number {} is right."),
-    Planted("CRYPTO", "7EcDhSYGxXyscszYEp35KHN8vvw3svAuLKTzXwCFLtV", "Solana wallet {} , as given."),
-    Planted("US_ITIN", "939-79-6410", "Her ITIN is {} , as given."),
-    Planted("US_PASSPORT", "123456789", "Passport no: {} , as given."),
-    Planted("US_DRIVER_LICENSE", "S530-0201-2345", "Driver's license: {} , as given."),
-    Planted("ES_NIE", "X1234567L", "Su NIE es {} , creo."),
-    Planted("SG_NRIC_FIN", "S1234567D", "The NRIC is {} , as given."),
-    Planted("BE_NN", "85.07.30-033.28", "Rijksregisternummer {} , as given."),
-    Planted("CN_RIC", "11010519491231002X", "The number is {} , as given."),
-    Planted("DK_CPR", "070761-4285", "CPR {} , as given."),
-    Planted("FI_HETU", "131052-308T", "Henkilötunnus {} , as given."),
-    Planted("KR_RRN", "880101-1234568", "The number is {} , as given."),
-    Planted("MX_CURP", "BOXW310820HNERXN09", "The CURP is {} , as given."),
-    Planted("NL_BSN", "111222333", "BSN {} , as given."),
-    Planted("NO_FNR", "151086 95088", "Fødselsnummer {} , as given."),
-    Planted("SE_PNR", "880320-0016", "Personnummer {} , as given."),
-    Planted("TR_TCKN", "10000000146", "TC kimlik no {} , as given."),
-    Planted("ZA_ID", "7503305044089", "South African ID {} , as given."),
-    Planted("GOVERNMENT_ID", "756.9217.0769.85", "The AHV number is {} , as given."),
-    Planted("SECRET", "qV7xK2mW9tRb4LcZ", "secret: {} , as given."),
-    Planted("SECRET_API_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "The AWS secret access key {} works."),
-    Planted("SECRET_ACCESS_TOKEN", "qV7xK2mW9tRb4LcZqV7xK2mW", "Authorization: Bearer {} in the header."),
-    Planted("SECRET_PASSWORD", "Tr0ub4dor&3", "DB_PASSWORD={} in the file."),
-    Planted(
-        "SECRET_CONNECTION_STRING",
-        "jdbc:mysql://db.example:3306/shop?user=app&password=k1tt3n",
-        "It opens {} daily.",
-    ),
-)
 NOT_BY_RULES = frozenset({*GROUPS["PROMPT"], *GROUPS["HAZARD"], "STREET_ADDRESS", "USERNAME", "PERSON"})
 """What `balanced` acts on but no rule finds: the classifier's entities, and those with a test of their own below."""
 
@@ -72,8 +35,8 @@ def labelled(planted: Planted) -> str:
     return planted.carrier.format(f"[{planted.entity}]")
 
 
-CARRIED = " ".join(map(carried, VALUES)) + "\n"
-EXPECTED = " ".join(map(labelled, VALUES)) + "\n"
+CARRIED = " ".join(map(carried, PLANTED)) + "\n"
+EXPECTED = " ".join(map(labelled, PLANTED)) + "\n"
 ARGUMENTS = json.dumps({"note": CARRIED, "card": 4111111111111111, "deep": [{"ann.lee@example.com": ["203.0.113.77"]}]})
 EXPECTED_ARGUMENTS = {"note": EXPECTED, "card": "[CREDIT_CARD]", "deep": [{"[EMAIL_ADDRESS]": ["[IP_ADDRESS]"]}]}
 INLINE = f"<think>{CARRIED}</think>{CARRIED}"
@@ -87,13 +50,13 @@ LABELS = r"(?:\[[A-Z_]+\])+"
 RUN = 5
 """Shorter runs of characters stand in the carriers too."""
 
-each_value = pytest.mark.parametrize("planted", VALUES, ids=lambda planted: f"{planted.entity}-{planted.value[:8]}")
+each_value = pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: f"{planted.entity}-{planted.value[:8]}")
 
 
 def test_there_is_enough_to_leak() -> None:
     balanced = load("balanced")
-    entities = {planted.entity for planted in VALUES}
-    assert len(VALUES) >= 40
+    entities = {planted.entity for planted in PLANTED}
+    assert len(PLANTED) >= 40
     assert len(entities) >= 25
     acted = {entity for names in GROUPS.values() for entity in names if balanced.acts(entity)}
     assert acted - NOT_BY_RULES == entities
@@ -111,7 +74,7 @@ def spellings(value: str) -> Iterator[str]:
     yield ",".join(map(str, data))
 
 
-def leaked(body: str, values: Iterable[Planted] = VALUES) -> list[str]:
+def leaked(body: str, values: Iterable[Planted] = PLANTED) -> list[str]:
     """What of the values is in a raw body: whole in any spelling, or a run that no carrier explains."""
     found = [planted.entity for planted in values for spelling in spellings(planted.value) if spelling in body]
     for planted in values:
@@ -438,12 +401,12 @@ async def test_many_clients_at_once_get_their_own(upstream: Upstream, make_proxy
 
     async def handler(request: web.Request) -> web.StreamResponse:
         at = json.loads(await request.read())["messages"][0]["content"]
-        pieces = cut(carried(VALUES[int(at)]), random.Random(at))
+        pieces = cut(carried(PLANTED[int(at)]), random.Random(at))
         return await streaming([*(chunk({"content": piece}) for piece in pieces), finish(), DONE])(request)
 
     upstream.handler = handler
     url = (await make_proxy()).url
-    expected = [{(0, "content"): labelled(planted)} for planted in VALUES]
+    expected = [{(0, "content"): labelled(planted)} for planted in PLANTED]
     await asyncio.gather(
         *(watched(url, each, messages=[{"role": "user", "content": str(at)}]) for at, each in enumerate(expected))
     )

@@ -64,9 +64,12 @@ def results() -> dict[str, Any]:
     sizes = {"0": 50e6, "10": 50.2e6, "100": 52e6}
     shares = {"10": 0, "50": 3, "90": 8, "99": 20, "100": 30}
     return {
-        "plan": {"busy": 64, "repeat": 3, "rate": 50.0, "concurrent": 50, "most_events": 3200.0},
+        "plan": {"busy": 64, "repeat": 3, "rate": 50.0, "concurrent": 50, "most_events": 3200.0, "spoken": ["a", "b"]},
         "machine": dict.fromkeys(SECTIONS, "2026-01-01 00:00 UTC; CPU, 2 cores, load 0.10 before; Linux, Python"),
         "cost": {"paced": {name: [_paced(name)] * 3 for name in _COST}, "unpaced": fast},
+        "dialects": {
+            "chat": {each: {"paced": cost, "unpaced": cost / 10} for each, cost in (("a", 40.0), ("b", 80.0))}
+        },
         "latency": {name: _latency(1.0 if name == "direct" else 1.2) for name in _COST},
         "concurrency": by_streams,
         "streams": by_streams,
@@ -126,7 +129,7 @@ def test_the_page_takes_the_remote_classifier_from_a_file_beside_it(tmp_path: Pa
 
 def test_a_report_of_nothing_says_so() -> None:
     assert _verdicts({}) == ["not measured"] * len(TARGETS)
-    assert render({}, []).count("Not measured.") == 8
+    assert render({}, []).count("Not measured.") == 9
 
 
 def test_the_page_has_every_table_and_the_plots_that_were_drawn(results: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from cotguard.dialects.memo import remembered
 from cotguard.dialects.table import HOLE
 from cotguard.framing.json import JSONError, dumps, dumps_ascii, loads
+from cotguard.framing.sse import parse
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
 
@@ -20,7 +21,7 @@ def block(text: str, copies: int, *, ascii_only: bool = False) -> bytes:
 
 @given(TEXTS, TEXTS, st.integers(1, 3), st.booleans())
 def test_another_text_in_the_same_place_is_told(first: str, second: str, copies: int, ascii_only: bool) -> None:
-    memo = remembered(block(first, copies, ascii_only=ascii_only), first, document(HOLE, copies=copies))
+    memo = remembered(block(first, copies, ascii_only=ascii_only), first, "", document(HOLE, copies=copies), parse)
     if memo is None:
         assert first in ("id", "a", "choices", "delta", "finish", *(f"field{number}" for number in range(copies)))
     else:
@@ -30,7 +31,7 @@ def test_another_text_in_the_same_place_is_told(first: str, second: str, copies:
 
 @given(st.data(), st.integers(1, 3))
 def test_what_differs_elsewhere_is_never_taken_for_the_same(data: st.DataObject, copies: int) -> None:
-    memo = remembered(block("word", copies), "word", document(HOLE, copies=copies))
+    memo = remembered(block("word", copies), "word", "", document(HOLE, copies=copies), parse)
     assert memo is not None
     other = bytearray(block("other", copies))
     for _ in range(data.draw(st.integers(1, 3))):
@@ -45,7 +46,7 @@ def test_what_differs_elsewhere_is_never_taken_for_the_same(data: st.DataObject,
 @example('"}},{"delta":{"field0":"')
 @given(TEXTS)
 def test_a_text_that_would_close_its_string_is_not_told(text: str) -> None:
-    memo = remembered(block("word", 1), "word", document(HOLE, copies=1))
+    memo = remembered(block("word", 1), "word", "", document(HOLE, copies=1), parse)
     assert memo is not None
     crafted = block("word", 1).replace(b"word", text.encode())
     told = memo.text(crafted)
@@ -54,19 +55,19 @@ def test_a_text_that_would_close_its_string_is_not_told(text: str) -> None:
 
 
 def test_a_text_that_stands_elsewhere_too_is_not_learned() -> None:
-    assert remembered(block("delta", 1), "delta", document(HOLE, copies=1)) is None
-    assert remembered(block("word", 2), "word", document(HOLE, copies=1)) is None
+    assert remembered(block("delta", 1), "delta", "", document(HOLE, copies=1), parse) is None
+    assert remembered(block("word", 2), "word", "", document(HOLE, copies=1), parse) is None
 
 
 def test_a_shorter_event_is_another() -> None:
-    memo = remembered(block("word", 1), "word", document(HOLE, copies=1))
+    memo = remembered(block("word", 1), "word", "", document(HOLE, copies=1), parse)
     assert memo is not None
     whole = block("word", 1)
     assert [memo.text(whole[:length]) for length in range(len(whole))] == [None] * len(whole)
 
 
 def test_what_is_no_json_is_not_told() -> None:
-    memo = remembered(block("word", 1), "word", document(HOLE, copies=1))
+    memo = remembered(block("word", 1), "word", "", document(HOLE, copies=1), parse)
     assert memo is not None
     for text in (b'"\xff"', b'"\n"', b'"\\x"', b"null", b'""', b'"'):
         whole = block("word", 1).replace(b'"word"', text)

@@ -1,13 +1,14 @@
 """What the gateway asks of a dialect. Everything here is sans-IO: bytes and objects in, bytes out."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cotguard.detectors.contract import RequestFacts
 from cotguard.moderation.exchange import Exchange
 
-__all__ = ["Dialect", "ErrorKind", "Prepared", "Refused", "Translator", "UpstreamFault"]
+__all__ = ["Dialect", "ErrorKind", "Incoming", "Prepared", "Refused", "Route", "Translator", "Upload", "UpstreamFault"]
 
 
 class ErrorKind(StrEnum):
@@ -45,6 +46,52 @@ class UpstreamFault(Exception):  # noqa: N818  # named beside ModerationFault: w
         self.message = message
 
 
+class Route(NamedTuple):
+    """A method and path that a dialect serves. ``path`` may hold ``{name}`` where a segment, or part of one, varies.
+
+    ``action`` is the dialect's word for what is asked; ``upstream`` the path it goes to, if another than ``path``.
+    ``query``: the parameters that are passed on; a request with any other is refused.
+    ``lookup``: the answer holds no generated text, only structure, and is copied through the table.
+    ``refused``: why the path is not served, as the client is told; empty where it is.
+    ``signed``: the service that wants requests signed (AWS Signature Version 4); empty where none does.
+    ``multipart``: the request is a form.
+    """
+
+    method: str
+    path: str
+    action: str
+    upstream: str = ""
+    query: frozenset[str] = frozenset()
+    lookup: bool = False
+    refused: str = ""
+    signed: str = ""
+    multipart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file in a form: its name and content type as they are written anew, its bytes as they came."""
+
+    filename: str
+    content_type: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A request on one of a dialect's routes: what the route's braces matched, the query, the decoded body.
+
+    Of a form, there are its fields and its file instead of a body.
+    """
+
+    route: Route
+    parameters: Mapping[str, str]
+    query: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    fields: Sequence[tuple[str, str]] = field(default=(), repr=False)
+    file: Upload | None = None
+
+
 @dataclass(slots=True)
 class Prepared:
     """A request that may go upstream: the body we wrote, and what the response side needs to know."""
@@ -61,6 +108,16 @@ class Prepared:
     usage_requested: bool = False
     choices: int = 1
     """How many choices were asked for; the upstream may send no other."""
+    action: str = ""
+    """The route's."""
+    query: Mapping[str, str] | None = None
+    """The upstream's query parameters, if others than the client's."""
+    upstream: str = ""
+    """The upstream's path, if another than the route's."""
+    fields: Sequence[tuple[str, str]] | None = field(default=None, repr=False)
+    """If a form goes upstream instead of the body, what is in it beside ``file``."""
+    file: Upload | None = None
+    """None again once it is sent."""
 
 
 class Translator(Protocol):
@@ -69,6 +126,11 @@ class Translator(Protocol):
     ``receive``, ``end`` raise :class:`UpstreamFault` on undecodable input and let moderation errors through; the
     caller then sends ``fail(...)`` and stops. Nothing that is held is ever in the output of ``fail``.
     """
+
+    @property
+    def content_type(self) -> str:
+        """Of what is written."""
+        ...
 
     @property
     def finished(self) -> bool:
@@ -96,14 +158,33 @@ class Dialect(Protocol):
     @property
     def name(self) -> str: ...
 
-    def prepare(self, body: bytes) -> Prepared:
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        ...
+
+    @property
+    def servers(self) -> str:
+        """Who speaks it, for people."""
+        ...
+
+    @property
+    def routes(self) -> Sequence[Route]: ...
+
+    def prepare(self, request: Incoming) -> Prepared:
         """Read, check and rewrite a request (switches that open leaks are stripped). Raises :class:`Refused`."""
         ...
 
-    def stream(self, prepared: Prepared, exchange: Exchange) -> Translator: ...
+    def stream(self, prepared: Prepared, exchange: Exchange, content_type: str) -> Translator | None:
+        """Who translates a response of ``content_type``; None if that is not how this dialect streams."""
+        ...
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
         """Moderate a whole, non-streaming response. Raises :class:`UpstreamFault`."""
+        ...
+
+    def lookup(self, data: bytes, action: str) -> bytes:
+        """The answer of a route that is a lookup: its structure. Raises :class:`UpstreamFault`."""
         ...
 
     def error(self, kind: ErrorKind, message: str) -> bytes:

@@ -8,9 +8,11 @@ Sound for any dialect: a document with one string in place of another parses to 
 place of the other, and that the hole is the text's place, and nothing else, is verified by parsing when it is learned.
 """
 
+from collections.abc import Callable
+
 from cotguard.dialects.table import HOLE
+from cotguard.framing.contract import Event
 from cotguard.framing.json import JSONError, dumps, dumps_ascii, loads
-from cotguard.framing.sse import parse
 
 __all__ = ["Memo", "remembered"]
 
@@ -46,17 +48,19 @@ class Memo:
         return text if isinstance(text, str) and text else None
 
 
-def remembered(block: bytes, text: str, skeleton: object) -> Memo | None:
-    """The memo of an event whose document is ``skeleton``, with ``HOLE`` wherever its only text stands.
+def remembered(
+    block: bytes, text: str, name: str, skeleton: object, parse: Callable[[bytes], Event | None]
+) -> Memo | None:
+    """The memo of a named event whose document is ``skeleton``, with ``HOLE`` wherever its only text stands.
 
-    None where the text cannot be told from the rest: a later event may do.
+    ``parse`` is the framing's. None where the text cannot be told from the rest: a later event may do.
     """
     for raw in (dumps(text), dumps_ascii(text)):
         parts = block.split(raw)
         if len(parts) > 1:
             emptied = parse(_HOLE.join(parts))
             try:
-                if emptied is not None and not emptied.name and loads(emptied.data) == skeleton:
+                if emptied is not None and emptied.name == name and loads(emptied.data) == skeleton:
                     return Memo(parts)
             except JSONError:
                 pass

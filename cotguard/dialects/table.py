@@ -7,13 +7,19 @@ A table is a YAML file of sections. A section maps paths to meanings, in the ord
       content: content                                      # a string ...
       content[text].text: content                           # ... or a list of parts, told apart by their `type`
       tool_calls[].index: index                             # items of any type
+      queries[]: other                                      # items that are texts themselves
+      delta[text_delta].text: content                       # one object, told apart by its `type`
 
 A meaning is a channel name (the caller's), one of ``CHECKS`` (structure that passes where the check holds) or the name
-of one of the table's ``enums``. One place may have several rows, one for each JSON type it comes in.
+of one of the table's ``enums``. One place may have several rows, one for each JSON type it comes in. An object of a
+type that has rows with other types only is dropped.
 
-Guarantees: what :meth:`Shape.read` returns holds strings only as a channel's text, or where a check let them through
-(G3). Everything without a row is dropped, so is a scalar that fails its check. A value of the wrong type at a place
-that holds moderated text or leads to one is a fault: it cannot be told what a client would make of it.
+There are two ways to read. :meth:`Shape.read` gives each text with the smallest object that carries it, for streams
+whose events are merged by the client field by field. :meth:`Shape.copy` gives the whole object with places for texts.
+
+Guarantees: what either returns holds strings only as a channel's text, or where a check let them through (G3).
+Everything without a row is dropped, so is a scalar that fails its check. A value of the wrong type at a place that
+holds moderated text or leads to one is a fault: it cannot be told what a client would make of it.
 
 Limit: an identifier that passes its check may still be chosen by the model; checks bound its alphabet and length.
 """
@@ -23,12 +29,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from typing import Any
 
 import yaml
 
-from cotguard.dialects.contract import ErrorKind, UpstreamFault
+from cotguard.dialects.channels import STRUCTURED
+from cotguard.dialects.contract import ErrorKind, Route, UpstreamFault
+from cotguard.framing.json import dumps, loads
 
-__all__ = ["CHECKS", "HOLE", "Place", "Reading", "Shape", "Table", "fill"]
+__all__ = ["CHECKS", "HOLE", "Document", "Place", "Reading", "Shape", "Table", "Text", "fill"]
 
 HOLE = "\0"
 """Stands for a channel's text in a fragment. No check lets a string with this character through."""
@@ -38,6 +47,7 @@ Check = Callable[[object], bool]
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,95}")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@/+ -]{0,127}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{5,18}(Z|[+-][0-9]{2}:[0-9]{2})")
 
 _MAX_INDEX = 1023
 _MAX_NUMBER = 2**53
@@ -58,6 +68,7 @@ CHECKS: Mapping[str, Check] = {
     "id": _matching(_IDENTIFIER),
     "model": _matching(_MODEL),
     "word": _matching(_WORD),
+    "time": _matching(_TIME),
     "number": _is_number,
     "boolean": lambda value: type(value) is bool,
     "index": lambda value: type(value) is int and 0 <= value <= _MAX_INDEX,
@@ -92,6 +103,35 @@ class Reading:
     places: list[Place]
 
 
+@dataclass(slots=True)
+class Text:
+    """A text of a document: its channel, and where it stood in the original and stands in the copy.
+
+    ``structured``: the place holds a JSON value; ``text`` is the document of it.
+    """
+
+    channel: str
+    origin: tuple[Step, ...]
+    path: tuple[Step, ...]
+    text: str = field(repr=False)
+    structured: bool = False
+
+
+@dataclass(slots=True)
+class Document:
+    """A copy of an object with what a table lets through. Its ``texts``, in order, stand as empty strings in it."""
+
+    root: dict[str, Any] = field(repr=False)
+    texts: list[Text]
+
+    def put(self, at: Text, text: str) -> None:
+        """Put ``text`` where ``at`` stands; the value of it if the place is structured."""
+        holder: Any = self.root
+        for step in at.path[:-1]:
+            holder = holder[step]
+        holder[at.path[-1]] = loads(text.encode("utf-8", "surrogatepass")) if at.structured else text
+
+
 class _Node:
     """What may stand at one place, one attribute for each JSON type."""
 
@@ -107,8 +147,8 @@ class _Node:
 class Shape:
     """One section of a table, compiled. ``ValueError`` names the row that cannot be read."""
 
-    _PATH = re.compile(r"\w+(\[[\w.-]*\])?(\.\w+(\[[\w.-]*\])?)*")
-    _STEP = re.compile(r"(\w+)(?:\[([\w.-]*)\])?(?:\.|$)")
+    _PATH = re.compile(r"[\w-]+(\[[\w.-]*\])?(\.[\w-]+(\[[\w.-]*\])?)*")
+    _STEP = re.compile(r"([\w-]+)(?:\[([\w.-]*)\])?(?:\.|$)")
 
     def __init__(self, rows: Mapping[str, str], channels: Sequence[str], checks: Mapping[str, Check]) -> None:
         self._root = _Node()
@@ -131,6 +171,11 @@ class Shape:
             if match[2] is not None:
                 node = node.items.setdefault(match[2] or None, _Node())
         return node
+
+    def copy(self, value: Mapping[str, object]) -> Document:
+        """Copy an object. Raises :class:`UpstreamFault` on a wrong type at or above a text's place."""
+        texts: list[Text] = []
+        return Document(_copy(self._root, value, (), (), texts), texts)
 
     def read(self, value: Mapping[str, object]) -> Reading:
         """Read an object. Raises :class:`UpstreamFault` on a wrong type at or above a text's place."""
@@ -192,6 +237,66 @@ def _read_items(node: _Node, items: list[object]) -> list[Place]:
     return found
 
 
+_DROPPED: Any = object()
+
+
+def _copy(
+    node: _Node, value: Mapping[str, object], origin: tuple[Step, ...], path: tuple[Step, ...], texts: list[Text]
+) -> dict[str, Any]:
+    copied: dict[str, Any] = {}
+    for name, child in node.fields.items():
+        if name in value:
+            item = _copy_value(child, value[name], (*origin, name), (*path, name), texts)
+            if item is not _DROPPED:
+                copied[name] = item
+    return copied
+
+
+def _copy_value(node: _Node, value: object, origin: tuple[Step, ...], path: tuple[Step, ...], texts: list[Text]) -> Any:
+    if node.channel is not None:
+        if value is None or value == "":
+            return value
+        if isinstance(value, str):
+            texts.append(Text(node.channel, origin, path, value))
+            return ""
+        if node.channel == STRUCTURED:
+            texts.append(Text(node.channel, origin, path, dumps(value).decode("utf-8", "surrogatepass"), True))
+            return ""
+    if isinstance(value, list) and node.items:
+        items: list[Any] = []
+        for position, each in enumerate(value):
+            item = _copy_item(node, each, (*origin, position), (*path, len(items)), texts)
+            if item is not _DROPPED:
+                items.append(item)
+        return items
+    if isinstance(value, dict) and node.items:
+        return _copy_item(node, value, origin, path, texts)
+    if isinstance(value, dict) and node.fields:
+        return _copy(node, value, origin, path, texts)
+    if node.check is not None:
+        return value if node.check(value) else _DROPPED
+    if value is None:
+        return None
+    raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream's response has a field of the wrong type.")
+
+
+def _copy_item(node: _Node, value: object, origin: tuple[Step, ...], path: tuple[Step, ...], texts: list[Text]) -> Any:
+    if not isinstance(value, dict):
+        general = node.items.get(None)
+        if general is None:
+            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream's response has an item of the wrong type.")
+        return _copy_value(general, value, origin, path, texts)
+    kind = value.get("type")
+    typed = node.items.get(kind) if isinstance(kind, str) else None
+    chosen = typed or node.items.get(None)
+    if chosen is None:
+        return _DROPPED
+    if not chosen.fields and typed is None:
+        return _copy_value(chosen, value, origin, path, texts)
+    named: dict[str, Any] = {"type": kind} if typed is not None else {}
+    return named | _copy(chosen, value, origin, path, texts)
+
+
 def fill(fragment: Mapping[str, object], text: str, into: dict[str, object]) -> None:
     """Put ``text`` into the fragment's holes and merge it into an object: texts append, list items too."""
     for name, value in fragment.items():
@@ -243,6 +348,56 @@ class Table:
             return Shape(rows, self._channels, self._checks)
         except ValueError as error:
             raise ValueError(f"{section}: {error}") from None
+
+    def text(self, section: str, name: str) -> str:
+        """A word or sentence in a section."""
+        value = self._section(section).get(name)
+        if not isinstance(value, str):
+            raise ValueError(f"{section}.{name}: a text is missing")  # noqa: TRY004  # same
+        return value
+
+    def routes(self) -> tuple[Route, ...]:
+        """The routes of the sections ``routes`` (``METHOD path: action``), ``aliases`` (``path: path`` upstream).
+
+        Others have sections of their own, which may be missing: ``query`` (``action: [parameter]``), ``lookups``
+        (``action: section`` of what is copied), ``refused`` (``METHOD path: reason``), ``multipart`` (those ``actions``
+        whose requests are forms) and ``signing`` (``service: name``, for requests that carry an AWS signature).
+        """
+        aliases, query, lookups, refused, signing = (
+            self._section(name) if name in self._data else {}
+            for name in ("aliases", "query", "lookups", "refused", "signing")
+        )
+        service = str(signing.get("service", ""))
+        forms = self.names("multipart", "actions") if "multipart" in self._data else frozenset()
+        found = []
+        for key, action in self._section("routes").items():
+            method, path = str(key).split()
+            names = self.names("query", str(action)) if str(action) in query else frozenset()
+            spellings = (path, *(str(alias) for alias, target in aliases.items() if target == path))
+            route = Route(
+                method,
+                path,
+                str(action),
+                path,
+                names,
+                lookup=str(action) in lookups,
+                signed=service,
+                multipart=str(action) in forms,
+            )
+            found += [route._replace(path=each) for each in spellings]
+        for key, reason in refused.items():
+            method, path = str(key).split()
+            found.append(Route(method, path, "", refused=str(reason)))
+        return tuple(found)
+
+    def lookups(self) -> dict[str, Shape]:
+        """What is copied of lookups, by action."""
+        found = self._section("lookups") if "lookups" in self._data else {}
+        return {str(action): self.shape(str(section)) for action, section in found.items()}
+
+    def pairs(self, section: str) -> dict[str, str]:
+        """A section of names and plain words, in its order."""
+        return {str(name): str(value) for name, value in self._section(section).items()}
 
     def names(self, section: str, name: str) -> frozenset[str]:
         """A list of plain names in a section."""

@@ -16,9 +16,20 @@ dispatch it and so it has to be moderated; and invalid UTF-8 is an error instead
 Guarantees: the events do not depend on how the input was cut; memory is bounded by the event limit plus one read.
 """
 
-from typing import NamedTuple
+from cotguard.framing.contract import Event, FramingError
 
-__all__ = ["KEEP_ALIVE", "MAX_EVENT_BYTES", "Event", "FramingError", "Reader", "event", "is_done", "parse"]
+__all__ = [
+    "KEEP_ALIVE",
+    "MAX_EVENT_BYTES",
+    "DoneEvents",
+    "Event",
+    "FramingError",
+    "Reader",
+    "ServerSentEvents",
+    "event",
+    "is_done",
+    "parse",
+]
 
 MAX_EVENT_BYTES = 32 * 1024 * 1024
 """Largest event accepted, in bytes of its block: terminal events repeat whole responses, images included."""
@@ -31,17 +42,6 @@ _CR = 0x0D  # as integers: looking for a byte is several times faster than for a
 _LF = 0x0A
 
 _TOO_LARGE = "An event of the stream is too large."
-
-
-class FramingError(ValueError):
-    """The bytes are not an event stream that this proxy accepts. The message is constant text."""
-
-
-class Event(NamedTuple):
-    """One event. ``name`` is empty where the stream gives none; ``data`` is valid UTF-8."""
-
-    name: str
-    data: bytes
 
 
 class Reader:
@@ -147,3 +147,28 @@ def event(data: bytes, name: str = "") -> bytes:
 def is_done(data: bytes) -> bool:
     """Whether ``data`` ends a stream of the OpenAI family: clients look at how it begins only."""
     return data.startswith(b"[DONE]")
+
+
+class ServerSentEvents(Reader):
+    """A :class:`~cotguard.framing.contract.Framing`: what the functions above do, for one response."""
+
+    content_type = "text/event-stream; charset=utf-8"
+
+    def parse(self, block: bytes) -> Event | None:
+        return parse(block)
+
+    def write(self, event_: Event) -> bytes:
+        return event(event_.data, event_.name)
+
+    def close(self) -> bytes:
+        return b""
+
+    def keep_alive(self) -> bytes:
+        return KEEP_ALIVE
+
+
+class DoneEvents(ServerSentEvents):
+    """The same where ``[DONE]`` follows the last event."""
+
+    def close(self) -> bytes:
+        return event(b"[DONE]")

@@ -12,24 +12,29 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import urlencode
 
 import aiohttp
 from aiohttp import hdrs, web
+from yarl import URL
 
 from cotguard.classifier.handover import handed_over
 from cotguard.detectors.contract import Detector
 from cotguard.detectors.registry import build
-from cotguard.dialects.chat_completions import ChatCompletions
-from cotguard.dialects.contract import Dialect, ErrorKind, Prepared, Refused, UpstreamFault
-from cotguard.framing.json import JSONError, dumps, loads
+from cotguard.dialects.catalogue import dialects
+from cotguard.dialects.contract import Dialect, ErrorKind, Incoming, Prepared, Refused, Translator, UpstreamFault
+from cotguard.dialects.request import read_body
+from cotguard.dialects.routes import Match, RefusedRoute, Router, query_of
+from cotguard.framing.json import JSONError, dumps
 from cotguard.gateway.encodings import Decoder, EncodingError, TooLargeError
+from cotguard.gateway.form import read_form, written_form
 from cotguard.gateway.headers import request_headers, response_headers
 from cotguard.gateway.settings import Settings
+from cotguard.gateway.signing import Signer, Unsigned
 from cotguard.gateway.streaming import Pump, Rounds
 from cotguard.guard.client import GuardClient
 from cotguard.guard.detector import Guard
@@ -44,15 +49,12 @@ if TYPE_CHECKING:  # and with it numpy, which a gateway without a classifier nee
 __all__ = ["GATEWAY", "Gateway", "create_app"]
 
 _LOG = logging.getLogger("cotguard.gateway")
-_CHAT_PATHS = frozenset({"/v1/chat/completions", "/chat/completions"})
-_MODELS_PATHS = frozenset({"/v1/models", "/models"})
-_STREAM_HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",
-}
+_STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _CLIENT_GONE = 499  # as nginx logs it; nobody receives it
 _FINAL = {"x-should-retry": "false"}  # a retry would run the same generation again
+_NO_UPGRADES = (
+    "WebSocket upgrades are refused: what is tunnelled through a proxy cannot be moderated. Use the HTTP API."
+)
 _SHUTTING_DOWN = "The gateway is shutting down."
 _INTERRUPTED = "The upstream ended the response early."
 _FAILED = "Moderation failed; the rest of the response is not delivered."
@@ -81,13 +83,16 @@ class Gateway:
         )
         self.metrics = metrics
         self.draining = asyncio.Event()
-        self._dialect: Dialect = ChatCompletions()
+        served = dialects()
+        self._router = Router(served)
+        self._default = served[0]  # in whose shape an unknown path is refused
         self._key = settings.hash_key.encode() or secrets.token_bytes(32)
         self._client: aiohttp.ClientSession | None = None
         self._classifier = _classifier(self.detectors)
         self._guard = next((each for each in self.detectors if isinstance(each, Guard)), None)
         self._answerers: dict[str, Inference | GuardClient] = {}
         self._rounds = Rounds()
+        self._signer = Signer()
         self._limits: set[asyncio.Timeout] = set()  # of the streams under way
         self._drain_deadline = 0.0
         metrics.policy.labels(self.policy.name, self.policy.digest).set(1)
@@ -151,48 +156,80 @@ class Gateway:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Every request of the data port."""
+        dialect = self._default
         try:
-            return await self._route(request)
+            if request.headers.get(hdrs.UPGRADE):
+                raise Refused(400, ErrorKind.UNSUPPORTED, _NO_UPGRADES)
+            match = self._router.find(request.method, request.rel_url.raw_path)
+            dialect = match.dialect
+            return await self._route(request, match)
         except Refused as refused:
-            return self._error(_Failure(refused.status, refused.kind, refused.message), "refused")
+            if isinstance(refused, RefusedRoute):
+                dialect = refused.dialect
+            return self._error(dialect, _Failure(refused.status, refused.kind, refused.message), "refused")
         except TooLargeError as error:
-            return self._error(_Failure(413, ErrorKind.TOO_LARGE, str(error)), "refused")
+            return self._error(dialect, _Failure(413, ErrorKind.TOO_LARGE, str(error)), "refused")
         except EncodingError as error:
-            return self._error(_Failure(415, ErrorKind.UNSUPPORTED, str(error)), "refused")
+            return self._error(dialect, _Failure(415, ErrorKind.UNSUPPORTED, str(error)), "refused")
 
-    async def _route(self, request: web.Request) -> web.StreamResponse:
-        if request.headers.get(hdrs.UPGRADE):
-            raise Refused(
-                400, ErrorKind.UNSUPPORTED, "WebSocket upgrades are not supported: they cannot be moderated yet."
-            )
-        if request.query_string:
-            raise Refused(400, ErrorKind.BAD_REQUEST, "Query parameters are not accepted on this path.")
-        path = _normalised(request.rel_url.raw_path)
-        if path in _MODELS_PATHS and request.method == hdrs.METH_GET:
-            return await self._models(request)
-        if path not in _CHAT_PATHS:
-            raise Refused(404, ErrorKind.NOT_FOUND, "This path is not served. Moderated: POST /v1/chat/completions.")
-        if request.method != hdrs.METH_POST:
-            raise Refused(405, ErrorKind.NOT_FOUND, "Use POST on this path.")
+    async def _route(self, request: web.Request, match: Match) -> web.StreamResponse:
+        query = query_of(match.route, request.query)
+        if match.route.lookup:
+            return await self._lookup(request, match, query)
         if self.draining.is_set():
             raise Refused(503, ErrorKind.SHUTTING_DOWN, _SHUTTING_DOWN)
-        prepared = self._dialect.prepare(await self._body(request))
+        incoming = await self._incoming(request, match, query)
+        prepared = match.dialect.prepare(incoming)
+        url = self._url(prepared.upstream or match.upstream, query if prepared.query is None else prepared.query)
+        headers = await self._headers(request, match, url, prepared.body, incoming.body)
+        del incoming  # its body, as the prepared one's: a stream lasts longer
         exchange = Exchange(self.policy, self.detectors, prepared.facts, self._key)
         self.metrics.active.inc()
         try:
-            return await self._exchange(request, prepared, exchange)
+            return await self._exchange(request, match.dialect, url, headers, prepared, exchange)
         except asyncio.CancelledError:  # the client left, and took the handler with it
-            self._finish(_CLIENT_GONE, "client_gone")
+            self._finish(match.dialect, _CLIENT_GONE, "client_gone")
             raise
         finally:
             self.metrics.active.dec()
             self.metrics.account(exchange)
 
-    async def _body(self, request: web.Request) -> bytes:
-        """The decoded request body. Raises :class:`Refused` and :class:`EncodingError`."""
+    def _url(self, path: str, query: Mapping[str, str]) -> URL:
+        return URL(self.settings.upstream + path + ("?" + urlencode(query) if query else ""), encoded=True)
+
+    async def _headers(
+        self, request: web.Request, match: Match, url: URL, body: bytes, received: bytes
+    ) -> dict[str, str]:
+        """What goes upstream beside ``body``; ``received`` is what the client sent. Raises :class:`Refused`."""
+        headers = request_headers(request.headers)
+        if not match.route.signed:
+            return headers
+        unsigned = Unsigned(match.route.signed, request.method, url, headers, body, body == received)
+        client = {name.lower(): value for name, value in request.headers.items()}
+        return await asyncio.to_thread(self._signer.headers_of, unsigned, client, request.rel_url.raw_path_qs)
+
+    async def _incoming(self, request: web.Request, match: Match, query: Mapping[str, str]) -> Incoming:
+        """The request as the dialect sees it. Raises :class:`Refused` and :class:`EncodingError`."""
+        route, parameters = match.route, match.parameters
+        if not route.multipart:
+            return Incoming(route, parameters, query, await self._body(request, untyped=bool(route.signed)))
+        if request.content_type != "multipart/form-data":
+            raise Refused(415, ErrorKind.UNSUPPORTED, "Send multipart/form-data.")
+        fields, file = await read_form(request.headers[hdrs.CONTENT_TYPE], await self._decoded(request))
+        return Incoming(route, parameters, query, b"", fields, file)
+
+    async def _body(self, request: web.Request, *, untyped: bool = False) -> bytes:
+        """The decoded JSON body. Raises :class:`Refused` and :class:`EncodingError`.
+
+        ``untyped``: clients of this path may leave out what it is.
+        """
         charset = request.charset or "utf-8"
-        if request.content_type != "application/json" or charset.lower() not in ("utf-8", "utf8"):
+        typed = hdrs.CONTENT_TYPE in request.headers or not untyped
+        if (typed and request.content_type != "application/json") or charset.lower() not in ("utf-8", "utf8"):
             raise Refused(415, ErrorKind.UNSUPPORTED, "Send application/json in UTF-8.")
+        return await self._decoded(request)
+
+    async def _decoded(self, request: web.Request) -> bytes:
         if "x-body-compressed" in request.headers:
             raise Refused(415, ErrorKind.UNSUPPORTED, "x-body-compressed is not accepted; use Content-Encoding.")
         limit = self.settings.max_request_bytes
@@ -202,32 +239,40 @@ class Gateway:
             body += decoder.feed(chunk)
         return bytes(body)
 
-    async def _exchange(self, request: web.Request, prepared: Prepared, exchange: Exchange) -> web.StreamResponse:
+    async def _exchange(
+        self,
+        request: web.Request,
+        dialect: Dialect,
+        url: URL,
+        headers: dict[str, str],
+        prepared: Prepared,
+        exchange: Exchange,
+    ) -> web.StreamResponse:
         started = time.monotonic()
         client = await self.client()
+        data: bytes | aiohttp.FormData = prepared.body
+        if prepared.fields is not None:
+            data = written_form(prepared.fields, prepared.file)
+            del headers[hdrs.CONTENT_TYPE]  # the form has its own, with its boundary
         try:
             async with asyncio.timeout(self.settings.first_byte_timeout):
-                upstream = await client.post(
-                    self.settings.upstream + "/v1/chat/completions",
-                    data=prepared.body,
-                    headers=request_headers(request.headers),
-                    allow_redirects=False,
-                )
+                upstream = await client.post(url, data=data, headers=headers, allow_redirects=False)
         except TimeoutError:
-            return self._error(
-                _Failure(504, ErrorKind.UPSTREAM_TIMEOUT, "The upstream did not answer in time."), "failed"
-            )
+            failure = _Failure(504, ErrorKind.UPSTREAM_TIMEOUT, "The upstream did not answer in time.")
+            return self._error(dialect, failure, "failed")
         except aiohttp.ClientError:
-            return self._error(_Failure(502, ErrorKind.UPSTREAM_ERROR, "The upstream cannot be reached."), "failed")
-        prepared.body = b""
+            failure = _Failure(502, ErrorKind.UPSTREAM_ERROR, "The upstream cannot be reached.")
+            return self._error(dialect, failure, "failed")
+        prepared.body, prepared.file, data = b"", None, b""
         try:
-            return await self._respond(request, prepared, exchange, upstream, started)
+            return await self._respond(request, dialect, prepared, exchange, upstream, started)
         finally:
             upstream.close()
 
     async def _respond(
         self,
         request: web.Request,
+        dialect: Dialect,
         prepared: Prepared,
         exchange: Exchange,
         upstream: aiohttp.ClientResponse,
@@ -236,22 +281,23 @@ class Gateway:
         headers = response_headers(upstream.headers)
         try:
             if upstream.status >= 400:
-                body = self._dialect.upstream_error(upstream.status, await self._whole(upstream))
-                self._finish(upstream.status, "upstream_error")
+                body = dialect.upstream_error(upstream.status, await self._whole(upstream))
+                self._finish(dialect, upstream.status, "upstream_error")
                 return web.Response(status=upstream.status, body=body, headers={**headers, **_json()})
             if upstream.status != 200:
                 raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream's status is not one that is expected.")
-            if upstream.content_type == "text/event-stream":
-                return await self._stream(request, prepared, exchange, upstream, started)
+            translator = dialect.stream(prepared, exchange, upstream.content_type)
+            if translator is not None:
+                return await self._stream(request, dialect, translator, exchange, upstream, started)
             if upstream.content_type != "application/json":
                 raise UpstreamFault(
                     ErrorKind.UPSTREAM_INVALID, "The upstream's content type is not one that is expected."
                 )
-            moderate = partial(self._dialect.body, await self._whole(upstream), prepared, exchange)
+            moderate = partial(dialect.body, await self._whole(upstream), prepared, exchange)
             body = await handed_over(moderate, self._answerers) if self._answerers else moderate()
         except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
-            return self._error(_failure(error), "failed")
-        self._finish(200, _success(exchange))
+            return self._error(dialect, _failure(error), "failed")
+        self._finish(dialect, 200, _success(exchange))
         return web.Response(body=body, headers={**headers, **_json()})
 
     async def _whole(self, upstream: aiohttp.ClientResponse) -> bytes:
@@ -267,14 +313,15 @@ class Gateway:
     async def _stream(
         self,
         request: web.Request,
-        prepared: Prepared,
+        dialect: Dialect,
+        translator: Translator,
         exchange: Exchange,
         upstream: aiohttp.ClientResponse,
         started: float,
     ) -> web.StreamResponse:
         decoder = Decoder(upstream.headers.get(hdrs.CONTENT_ENCODING, ""), 2**62)
-        translator = self._dialect.stream(prepared, exchange)
-        response = web.StreamResponse(headers={**response_headers(upstream.headers), **_STREAM_HEADERS})
+        headers = {**response_headers(upstream.headers), "Content-Type": translator.content_type, **_STREAM_HEADERS}
+        response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         await response.write(b"")  # headers now, not with the first text, which may be on hold
         stream = Pump(
@@ -296,39 +343,45 @@ class Gateway:
                     keep_alive_after=self.settings.keep_alive_after, idle_timeout=self.settings.idle_timeout
                 )
         except ConnectionResetError:  # the client's: the upstream's end is a ClientPayloadError
-            self._finish(_CLIENT_GONE, "client_gone")
+            self._finish(dialect, _CLIENT_GONE, "client_gone")
             return response
         except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
             failure, failed = _failure(error), True
             self._count_failure(failure)
             await response.write(translator.fail(failure.kind, failure.message))
-        self._finish(200, "failed" if failed else _success(exchange))
+        self._finish(dialect, 200, "failed" if failed else _success(exchange))
         with suppress(ConnectionError):
             await response.write_eof()
         return response
 
-    async def _models(self, request: web.Request) -> web.Response:
-        client = await self.client()
+    async def _lookup(self, request: web.Request, match: Match, query: Mapping[str, str]) -> web.Response:
+        """A question whose answer holds no generated text."""
+        dialect, client = match.dialect, await self.client()
+        received = await self._body(request) if request.method == hdrs.METH_POST else None
+        data = None if received is None else dumps(read_body(received))
+        url = self._url(match.upstream, query)
+        headers = await self._headers(request, match, url, data or b"", received or b"")
         try:
             async with asyncio.timeout(self.settings.first_byte_timeout):
-                async with client.get(
-                    self.settings.upstream + "/v1/models",
-                    headers=request_headers(request.headers),
+                async with client.request(
+                    request.method,
+                    url,
+                    data=data,
+                    headers=headers,
                     allow_redirects=False,
                 ) as upstream:
+                    body = await self._whole(upstream)
+                    if upstream.status >= 400:
+                        self._finish(dialect, upstream.status, "upstream_error")
+                        body = dialect.upstream_error(upstream.status, body)
+                        return web.Response(status=upstream.status, body=body, headers=_json())
                     if upstream.status != 200 or upstream.content_type != "application/json":
-                        raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream did not list its models.")
-                    listed = loads(await self._whole(upstream))
+                        raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream did not answer the lookup.")
+                    body = dialect.lookup(body, match.route.action)
         except (UpstreamFault, JSONError, EncodingError, TimeoutError, aiohttp.ClientError) as error:
-            return self._error(_failure(error), "failed")
-        items = listed.get("data") if isinstance(listed, dict) else None
-        models = [
-            {key: item[key] for key in ("id", "object", "created", "owned_by") if isinstance(item.get(key), str | int)}
-            for item in items or ()
-            if isinstance(item, dict)
-        ]
-        self._finish(200, "ok")
-        return web.Response(body=dumps({"object": "list", "data": models}), headers=_json())
+            return self._error(dialect, _failure(error), "failed")
+        self._finish(dialect, 200, "ok")
+        return web.Response(body=body, headers=_json())
 
     @asynccontextmanager
     async def _until_drained(self) -> AsyncIterator[None]:
@@ -354,19 +407,19 @@ class Gateway:
         for limit in self._limits:
             limit.reschedule(self._drain_deadline)
 
-    def _error(self, failure: _Failure, outcome: str) -> web.Response:
+    def _error(self, dialect: Dialect, failure: _Failure, outcome: str) -> web.Response:
         if outcome == "failed":
             self._count_failure(failure)
-        self._finish(failure.status, outcome)
-        body = self._dialect.error(failure.kind, failure.message)
+        self._finish(dialect, failure.status, outcome)
+        body = dialect.error(failure.kind, failure.message)
         return web.Response(status=failure.status, body=body, headers={**_json(), **_FINAL})
 
     def _count_failure(self, failure: _Failure) -> None:
         self.metrics.failures.labels(failure.kind, "closed").inc()
         _LOG.warning("exchange failed closed kind=%s", failure.kind)
 
-    def _finish(self, status: int, outcome: str) -> None:
-        self.metrics.requests.labels(self._dialect.name, str(status), outcome).inc()
+    def _finish(self, dialect: Dialect, status: int, outcome: str) -> None:
+        self.metrics.requests.labels(dialect.name, str(status), outcome).inc()
 
 
 def _inference(classifier: "Classifier", settings: Settings, metrics: Metrics) -> "Inference":
@@ -393,12 +446,6 @@ def _classifier(detectors: tuple[Detector, ...]) -> "Classifier | None":
 
 def _json() -> dict[str, str]:
     return {"Content-Type": "application/json", "Cache-Control": "no-store"}
-
-
-def _normalised(raw_path: str) -> str:
-    """The path with escapes decoded once, slashes merged and the last one dropped. Dot segments never match a route."""
-    parts = [part for part in unquote(raw_path).lower().split("/") if part]
-    return "/" + "/".join(parts)
 
 
 def _success(exchange: Exchange) -> str:

@@ -13,17 +13,39 @@ _REQUEST = frozenset(
         "openai-organization",
         "openai-project",
         "openai-beta",
+        "anthropic-version",
+        "anthropic-beta",
+        "x-goog-api-key",
+        "x-goog-api-client",
+        "x-goog-user-project",
         "user-agent",
         "x-request-id",
         "idempotency-key",
         "traceparent",
         "tracestate",
+        "x-amzn-bedrock-guardrailidentifier",
+        "x-amzn-bedrock-guardrailversion",
+        "x-amzn-bedrock-performanceconfig-latency",
+        "x-amzn-bedrock-service-tier",
+        "x-amzn-bedrock-projectidentifier",
     }
 )
 _RESPONSE = frozenset(
-    {"x-request-id", "request-id", "openai-processing-ms", "openai-version", "retry-after", "retry-after-ms"}
+    {
+        "x-request-id",
+        "request-id",
+        "openai-processing-ms",
+        "openai-version",
+        "retry-after",
+        "retry-after-ms",
+        "x-amzn-requestid",
+        "x-amzn-bedrock-content-type",
+        "x-amzn-bedrock-input-token-count",
+        "x-amzn-bedrock-output-token-count",
+        "x-amzn-bedrock-invocation-latency",
+    }
 )
-_RATE_LIMIT = re.compile(r"x-ratelimit-[a-z-]{1,40}\Z")
+_RATE_LIMIT = re.compile(r"(x|anthropic)-ratelimit-[a-z-]{1,40}\Z")
 _VALUE = re.compile(r"[\x20-\x7e]{0,256}\Z")
 
 

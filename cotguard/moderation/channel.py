@@ -21,6 +21,9 @@ __all__ = ["MAX_HELD_CHARS", "Channel", "ModerationFault", "Terms"]
 MAX_HELD_CHARS = 65_536
 """Characters one channel may hold before its exchange fails closed: several times the longest value known."""
 
+_ALONE_CHARS = 32
+"""Where a text follows another channel's, values that begin this early are looked for without it, too."""
+
 TAIL_CHARS = REACH
 """How much of a channel's end the next channel's detectors see as context."""
 
@@ -88,9 +91,12 @@ class Channel:
     """See the module. ``key`` and ``head`` are the caller's; ``blocked`` is set once a block decision is reached."""
 
     __slots__ = (
+        "_alone",
+        "_alone_stables",
         "_bridges",
         "_findings",
         "_offset",
+        "_seen",
         "_sessions",
         "_stables",
         "_tail",
@@ -120,6 +126,9 @@ class Channel:
         self._terms = terms
         self._sessions: list[Session] = []
         self._stables: list[int] = []
+        self._alone: list[Session] = []
+        self._alone_stables: list[int] = []
+        self._seen: set[Span] = set()  # early ones, which may be found with and without what is before
         self._bridges = Bridges(terms.detectors, terms.facts)
         self._offset = 0  # where the open sessions' offset 0 is
         self._findings: list[_Finding] = []
@@ -142,15 +151,24 @@ class Channel:
         held = self.held
         return self._view.slice(self.released, self.received) if held > len(self._tail) else self._tail
 
-    def open(self, context: str) -> None:
-        """Open the detectors' sessions at the current end of the text, which ``context`` precedes."""
+    def open(self, context: str, *, seam: bool = False) -> None:
+        """Open the detectors' sessions at the current end of the text, which ``context`` precedes.
+
+        ``seam``: the context is another channel's. Read together, its last word may hide a value that begins here, so
+        the text is read alone as well, as far as ``_ALONE_CHARS``.
+        """
         self.closed = False
         self._offset = self.received
+        self._sessions = self._opened(context)
+        self._stables = [-len(context)] * len(self._sessions)
+        self._alone = self._opened("") if seam and context else []
+        self._alone_stables = [0] * len(self._alone)
+        self.stable = self.received - len(context) if self._sessions else self.received
+
+    def _opened(self, context: str) -> list[Session]:
         scope = Scope(self._view.kind_at(self.received), context, self._terms.facts)
         opened = (detector.open(scope) for detector in self._terms.detectors)
-        self._sessions = [session for session in opened if session is not None]
-        self._stables = [-len(context)] * len(self._sessions)
-        self.stable = self.received - len(context) if self._sessions else self.received
+        return [session for session in opened if session is not None]
 
     def feed(self, raw: str, *, final: bool = False) -> list[Span]:
         """Take raw text. Returns spans that begin before this channel's text, with their (negative) offsets.
@@ -170,15 +188,37 @@ class Channel:
             for index, session in enumerate(self._sessions):
                 spans, self._stables[index] = session.advance(text, final)
                 for span in spans:
-                    self._take(span, early)
+                    if not self._alone or self._is_new(span):
+                        self._take(span, early)
+            if self._alone:
+                self._read_alone(text, early, final=final)
             if self._view.markers or self._bridges.open:
                 self._bridge(tail, text, final=final)
         except Exception as error:
             self._fail(error)
         self.stable = self._offset + min(self._stables) if self._stables else self.received
+        if self._alone:
+            self.stable = min(self.stable, self._offset + min(self._alone_stables))
         if self._bridges.open:
             self.stable = min(self.stable, self._bridges.stable)
         return early
+
+    def _read_alone(self, text: str, early: list[Span], *, final: bool) -> None:
+        for index, session in enumerate(self._alone):
+            spans, self._alone_stables[index] = session.advance(text, final)
+            for span in spans:
+                if span.start < _ALONE_CHARS and self._is_new(span):
+                    self._take(span, early)
+        if final or min(*self._stables, *self._alone_stables) >= _ALONE_CHARS:
+            self._alone = []
+            self._seen.clear()
+
+    def _is_new(self, span: Span) -> bool:
+        if span.start >= _ALONE_CHARS:
+            return True
+        new = span not in self._seen
+        self._seen.add(span)
+        return new
 
     def _bridge(self, tail: str, text: str, *, final: bool) -> None:
         """Look for values across markers in ``text``, which ``tail`` precedes."""
@@ -197,6 +237,7 @@ class Channel:
         self._terms.ledger.tally[Verdict("", kind, Action.ALLOW, Outcome.BYPASSED)] += 1
         self._sessions = []
         self._stables = []
+        self._alone = []
         self._bridges = Bridges((), self._terms.facts)
 
     def _fault(self, message: str) -> ModerationFault:

@@ -1,24 +1,25 @@
-"""A lane: the channels of one choice, in the order in which a client reads them.
+"""A lane: the channels of one choice and the marks between them, in the order in which a client reads them.
 
 A channel that pauses has not ended. When text of a later channel arrives, the earlier one's tail may still become a
 value: together with the later channel's text (*the seam*: a value begun in the reasoning and ended in the answer),
 or when the earlier channel resumes. So:
 
 * The later channel's detectors see the earlier one's tail as context, and values across the seam are rewritten on
-  both sides.
+  both sides. The later channel's beginning is read alone, too: it is a text of its own.
 * The earlier channel keeps its hold until the later one has brought ``PATIENCE`` characters and no value across the
   seam is under way. Then its tail is decided and written, before the later channel's first text, so that the
   order of channels stays. An earlier channel with nothing on hold delays nothing.
 * A channel that resumes shows that channels interleave: it is never closed before the lane is, and delays no other.
+* A mark is something of the wire format that stands between texts. It is written when what stands before it is.
 
 What is written therefore depends on the order of texts in the exchange, and not on how they were cut (G1).
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cotguard.moderation.channel import Channel, Terms
+from cotguard.moderation.channel import TAIL_CHARS, Channel, Terms
 from cotguard.moderation.view import View
 from cotguard.spans import ChannelKind, Span
 
@@ -33,23 +34,38 @@ _PROSE = frozenset({ChannelKind.REASONING, ChannelKind.OUTPUT})
 
 @dataclass(slots=True)
 class Emission:
-    """Text to be written for the channel ``key``; ``head`` is what ``open`` was given, the first time."""
+    """Text to be written for the channel ``key``, or a mark: its ``key`` is None and its ``head`` is what was given.
+
+    ``head`` is what ``open`` was given, the first time; ``tail`` what ``end`` was given, the last time.
+    """
 
     key: Hashable
     head: Any  # not `object`, which mypyc cannot look up here
     text: str
+    tail: Any = None
+
+
+class _Mark:
+    """A place in the order that no text stands at."""
+
+    __slots__ = ("what",)
+
+    def __init__(self, what: object) -> None:
+        self.what: Any = what
 
 
 class Lane:
     """See the module. Raises :class:`~cotguard.moderation.channel.ModerationFault` from ``feed`` and ``finish``."""
 
-    __slots__ = ("_active", "_channels", "_emissions", "_seams", "_terms", "cut", "finished")
+    __slots__ = ("_active", "_channels", "_emissions", "_ended", "_pending", "_seams", "_terms", "cut", "finished")
 
     def __init__(self, terms: Terms) -> None:
         self.cut = False
         self.finished = False
         self._terms = terms
         self._channels: dict[Hashable, Channel] = {}
+        self._pending: list[Channel | _Mark] = []  # in order, those that are not written to their end
+        self._ended: dict[Hashable, Any] = {}  # channels that get no more text, with what follows it
         self._active: Channel | None = None
         self._seams: dict[Hashable, Channel | None] = {}  # the channel whose tail a channel's text came after
         self._emissions: list[Emission] = []
@@ -60,7 +76,26 @@ class Lane:
 
     def open(self, key: Hashable, view: View, head: object = None) -> None:
         """Add a channel. Its place in the order is that of this call."""
-        self._channels[key] = Channel(key, head, view, self._terms)
+        channel = self._channels[key] = Channel(key, head, view, self._terms)
+        self._pending.append(channel)
+
+    def mark(self, what: object) -> None:
+        """Put ``what`` behind everything there is now; after a cut it is dropped."""
+        if not self.cut:
+            self._pending.append(_Mark(what))
+            self._release()
+
+    def end(self, key: Hashable, tail: object = None) -> None:
+        """The channel gets no more text: none may be fed. ``tail``, if any, is written behind its last."""
+        if self.cut or key in self._ended:
+            return
+        channel = self._channels[key]
+        self._ended[key] = tail
+        # Nothing but prose has a seam behind it.
+        decided = not channel.held or channel.kind not in _PROSE
+        if decided and not channel.closed and (early := channel.feed("", final=True)):
+            self._pass_back(channel, early)
+        self._release()
 
     def feed(self, key: Hashable, raw: str) -> None:
         """Take text of an open channel; after a cut it is dropped."""
@@ -74,16 +109,31 @@ class Lane:
             self._pass_back(channel, early)
         self._release()
 
+    def whole(self, view: View, raw: str) -> str:
+        """Moderate a text by itself and at once; a block in it cuts the lane.
+
+        It is the caller's to write it in its place, behind what the lane holds.
+        """
+        channel = Channel(None, None, view, self._terms)
+        channel.open("")
+        channel.feed(raw, final=True)
+        text = channel.release()
+        if channel.blocked and not self.cut:
+            self._cut()
+            self._terms.ledger.decided += channel.held
+        return text
+
     def finish(self) -> None:
         """Decide everything that is held: the choice is over."""
         if self.finished or self.cut:
             return
         self.finished = True
-        for channel in self._channels.values():
-            if not channel.closed and (early := channel.feed("", final=True)):
-                self._pass_back(channel, early)
-        for channel in self._channels.values():
-            self._emit(channel, ended=True)
+        self._decide(list(self._channels.values()))
+        for entry in self._pending:
+            if isinstance(entry, Channel):
+                self._ended.setdefault(entry.key, None)
+            self._emit(entry)
+        self._pending.clear()
 
     def take(self) -> list[Emission]:
         """What is to be written since the last call, in order."""
@@ -101,46 +151,107 @@ class Lane:
             return
         before = previous if previous and {previous.kind, channel.kind} <= _PROSE else None
         self._seams[channel.key] = before
-        channel.open(before.tail if before else "")
+        channel.open(self._context(before) if before else "", seam=True)
+
+    def _context(self, before: Channel) -> str:
+        """The end of the text before a seam, over as many short channels as it takes."""
+        context = before.tail
+        while len(context) < TAIL_CHARS and len(before.tail) == before.received:
+            earlier = self._seams.get(before.key)
+            if earlier is None:
+                break
+            before = earlier
+            context = before.tail + context
+        return context
 
     def _pass_back(self, channel: Channel, early: list[Span]) -> None:
-        """Rewrite the part of a value across the seam that stands in the earlier channel, if it still can be."""
-        before = self._seams.get(channel.key)
-        if before is None or before.resumed or before.closed:
-            return
-        end = before.received
+        """Rewrite the parts of values across the seam that stand in earlier channels, where they still can be."""
         for span in early:
-            before.add(Span(max(end + span.start, before.released), end, span.entity, span.score, span.detector))
+            end = 0  # of the earlier channel's text, in the span's offsets
+            before = self._seams.get(channel.key)
+            while before is not None and span.start < end:
+                if before.resumed:
+                    break
+                start = max(before.received + span.start - end, before.released)
+                if start < before.received:
+                    before.add(Span(start, before.received, span.entity, span.score, span.detector))
+                end -= before.received
+                before = self._seams.get(before.key)
+
+    def _decide(self, entries: Sequence[Channel | _Mark]) -> None:
+        """Close channels, the last first: what it finds across a seam is passed back to those that are not written."""
+        for entry in reversed(entries):
+            if isinstance(entry, Channel) and not entry.closed and (early := entry.feed("", final=True)):
+                self._pass_back(entry, early)
 
     def _release(self) -> None:
-        paused: list[Channel] = []
-        for channel in self._channels.values():
+        paused: list[Channel | _Mark] = []  # channels whose tails wait for a decision, and what is behind them
+        behind = 0  # characters behind the first of them
+        waits = False  # whether a mark would be written before text that stands before it
+        done = False
+        for entry in self._pending:
             if self.cut:
                 return
-            if paused and not channel.resumed:
-                if channel.received < PATIENCE or channel.stable < 0:
-                    return
+            if isinstance(entry, _Mark):
+                if paused:
+                    paused.append(entry)
+                elif not waits:
+                    self._emit(entry)
+                    done = True
+                continue
+            if paused and not entry.resumed:
+                behind += entry.received
+                if behind < PATIENCE or entry.stable < 0:
+                    if not entry.closed and entry.key not in self._ended and (entry is self._active or not entry.held):
+                        break
+                    paused.append(entry)
+                    continue
+                self._decide(paused)
                 for earlier in paused:
-                    earlier.feed("", final=True)
                     self._emit(earlier)
                 paused.clear()
-            self._emit(channel)
-            waits = channel.held and not (channel.resumed or channel.closed or channel is self._active)
-            if waits and channel.kind is not ChannelKind.TOOL_CALL:  # half a JSON document cannot be closed
-                paused.append(channel)
+                behind = 0
+                waits, done = False, True
+            self._emit(entry)
+            if entry.key in self._ended and entry.closed:
+                done = True
+            # Half a JSON document cannot be closed.
+            elif entry.held and not entry.resumed and not entry.closed and entry.kind is not ChannelKind.TOOL_CALL:
+                waits = True
+                if entry is not self._active or entry.key in self._ended:
+                    paused.append(entry)
+        if done and not self.cut:
+            self._pending = [entry for entry in self._pending if not self._is_over(entry)]
 
-    def _emit(self, channel: Channel, *, ended: bool = False) -> None:
+    def _is_over(self, entry: Channel | _Mark) -> bool:
+        if isinstance(entry, _Mark):
+            return entry.what is None
+        return entry.key in self._ended and entry.closed
+
+    def _emit(self, entry: Channel | _Mark) -> None:
         if self.cut:
             return
-        text = channel.release()
-        head, announce = channel.head, ended and channel.head is not None
-        if text or announce:
-            channel.head = None
+        if isinstance(entry, _Mark):
+            if entry.what is not None:
+                self._emissions.append(Emission(None, entry.what, ""))
+                entry.what = None
+            return
+        text = entry.release()
+        head, over = entry.head, entry.closed and entry.key in self._ended
+        tail = self._ended[entry.key] if over and not entry.blocked else None
+        if text or (over and (head is not None or tail is not None)):
+            entry.head = None
+            if over:
+                self._ended[entry.key] = None
             last = self._emissions[-1] if self._emissions else None
-            if last is not None and last.key == channel.key and head is None:
+            if last is not None and last.key == entry.key and head is None:
                 last.text += text
+                last.tail = tail
             else:
-                self._emissions.append(Emission(channel.key, head, text))
-        if channel.blocked:
-            self.cut = True
-            self._terms.ledger.decided += sum(each.held for each in self._channels.values())
+                self._emissions.append(Emission(entry.key, head, text, tail))
+        if entry.blocked:
+            self._cut()
+
+    def _cut(self) -> None:
+        self.cut = True
+        self._terms.ledger.decided += sum(each.held for each in self._channels.values())

@@ -38,6 +38,12 @@ _PACED = (
     Column("mock_busy", "mock MiB", 0),
     Column("client_busy", "client MiB", 0),
 )
+_DIALECTS = (
+    Column("paced", "paced, µs", 1),
+    Column("paced_ratio", "ratio", 2),
+    Column("unpaced", "unpaced, µs", 2),
+    Column("unpaced_ratio", "ratio", 1),
+)
 _CLASSIFIER = (
     Column("judging", "judging, share of the time", 2),
     Column("batch", "windows a batch", 2),
@@ -107,6 +113,18 @@ def _cost(results: Results) -> str:
         f"other two processes.\n\n{table('proxy', _PACED, rows)}\n"
         f"Unpaced: as fast as it goes, many events in a read, {load}.\n\n"
         f"{table('proxy', UNPACED, medians(results['cost']['unpaced']))}"
+    )
+
+
+def _dialects(results: Results) -> str:
+    plan, rows = results["plan"], dict[str, Mapping[str, float]]()
+    for dialect, found in results["dialects"].items():
+        base, moderated = found.values()
+        ratios = {f"{kind}_ratio": moderated[kind] / base[kind] for kind in ("paced", "unpaced")}
+        rows[dialect] = {**moderated, **ratios}
+    return (
+        f"CPU µs per event with `{plan['spoken'][-1]}`, and its ratio to {plan['spoken'][0]}; one turn each, "
+        f"{plan['busy']} streams, else as above.\n\n{table('dialect', _DIALECTS, rows)}"
     )
 
 
@@ -251,6 +269,7 @@ def _classifier(results: Results) -> str:
 
 _CHAPTERS: Sequence[tuple[str, str, Callable[[Results], str]]] = (
     ("Cost of an event", "", _cost),
+    ("Cost by dialect", "", _dialects),
     ("Latency", "latency", _latency),
     ("Throughput against concurrency", "throughput", _throughput),
     ("Cost against streams", "cpu", _streams),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from cotguard.classifier.bundle import DEFAULT, ready_bundles
 from loadtest.baselines import BASELINES
 from loadtest.contenders import DIRECT, NGINX, REFERENCE, compiled, cotguard
+from loadtest.dialects import DIALECTS
 
 __all__ = ["FULL", "QUICK", "Plan"]
 
@@ -40,7 +41,10 @@ class Plan:
     classifier_turns: int = 3
     classifier_tokens: int = 400
     classifier_lengths: Sequence[int] = (1_000, 3_000, 10_000, 30_000)
+    dialects: Sequence[str] = tuple(DIALECTS)
     compared: Sequence[str] = (DIRECT, *BASELINES, NGINX, _NOTHING, _SECRETS, _PATTERNS, compiled("patterns-only"))
+    spoken: Sequence[str] = (REFERENCE, _PATTERNS)
+    """Who is measured in every dialect."""
     scaled: Sequence[str] = (*BASELINES, NGINX, _PATTERNS)
     lengthened: Sequence[str] = (REFERENCE, _SECRETS, _PATTERNS)
     remembered: Sequence[str] = (REFERENCE, NGINX, _PATTERNS)
@@ -65,6 +69,8 @@ QUICK = Plan(
     lengths=(300, 1000),
     bundles=(),
     compared=(DIRECT, REFERENCE, NGINX, _NOTHING),
+    dialects=("chat",),
+    spoken=(REFERENCE, _NOTHING),
     scaled=(REFERENCE, _NOTHING),
     lengthened=(REFERENCE, _NOTHING),
     remembered=(REFERENCE, _NOTHING),

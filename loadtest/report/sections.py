@@ -5,7 +5,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -70,6 +70,20 @@ async def cost(site: Site) -> Found:
             load = Load(plan.busy, _UNPACED_TOKENS, 0)
             fast.setdefault(contender.name, []).append(await unpaced(site.client, contender, load, plan.seconds / 2))
     return {"paced": slow, "unpaced": fast}
+
+
+async def dialects(site: Site) -> Found:
+    """Paced and unpaced streams of every dialect."""
+    plan, found = site.plan, Found()
+    for dialect in plan.dialects:
+        for contender in site.chosen(plan.spoken):
+            site.note(f"{dialect}, {contender.name}")
+            load = replace(paced_load(plan.busy, plan.rate, plan.seconds), dialect=dialect)
+            slow = await paced(site.client, contender, site.upstream, load)
+            load = Load(plan.busy, _UNPACED_TOKENS, 0, dialect=dialect)
+            fast = await unpaced(site.client, contender, load, plan.seconds / 2)
+            found.setdefault(dialect, {})[contender.name] = {"paced": slow["cpu"], "unpaced": fast["cpu"]}
+    return found
 
 
 async def latency(site: Site) -> Found:
@@ -253,6 +267,7 @@ async def classifier_point(site: Site, contender: Contender, streams: int) -> Fo
 
 SECTIONS: Mapping[str, Section] = {
     "cost": cost,
+    "dialects": dialects,
     "latency": latency,
     "concurrency": concurrency,
     "streams": streams,

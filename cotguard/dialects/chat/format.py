@@ -7,29 +7,10 @@ from collections.abc import Mapping
 
 from cotguard.dialects.contract import ErrorKind, UpstreamFault
 from cotguard.dialects.table import Table
-from cotguard.spans import ChannelKind
 
-__all__ = ["DEFAULT_TABLE", "KINDS", "Format", "as_object", "envelope", "error_object", "load_table"]
-
-KINDS: Mapping[str, ChannelKind] = {
-    "reasoning": ChannelKind.REASONING,
-    "content": ChannelKind.OUTPUT,
-    "refusal": ChannelKind.REFUSAL,
-    "transcript": ChannelKind.OUTPUT,
-    "arguments": ChannelKind.TOOL_CALL,
-    "input": ChannelKind.TOOL_CALL,
-    "other": ChannelKind.OTHER,
-}
-"""The channel names a table may use."""
-
-DEFAULT_TABLE = "chat_completions.yaml"
+__all__ = ["Format", "as_object", "envelope", "error_object"]
 
 _CLIENT_FAULTS = frozenset({ErrorKind.BAD_REQUEST, ErrorKind.UNSUPPORTED, ErrorKind.NOT_FOUND, ErrorKind.TOO_LARGE})
-
-
-def load_table(text: str | None = None) -> "Format":
-    """The dialect's table: the one shipped, or another in the same form."""
-    return Format(Table.load(DEFAULT_TABLE, tuple(KINDS)) if text is None else Table(text, tuple(KINDS)))
 
 
 class Format:

@@ -17,8 +17,9 @@ from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
-from cotguard.dialects.chat_format import KINDS, Format, as_object
-from cotguard.dialects.chat_tools import ToolCalls
+from cotguard.dialects.channels import KINDS
+from cotguard.dialects.chat.format import Format, as_object
+from cotguard.dialects.chat.tools import ToolCalls
 from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
 from cotguard.dialects.table import Place, Step
 from cotguard.moderation.exchange import Emission, Lane

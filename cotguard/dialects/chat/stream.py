@@ -18,13 +18,13 @@ Known limit: identifiers, model and time are those of the first chunk that has t
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
-from cotguard.dialects.chat_choice import Choice, Piece
-from cotguard.dialects.chat_format import Format, as_object, envelope, error_object
+from cotguard.dialects.chat.choice import Choice, Piece
+from cotguard.dialects.chat.format import Format, as_object, envelope, error_object
 from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
 from cotguard.dialects.memo import Memo, remembered
 from cotguard.dialects.table import HOLE
 from cotguard.framing.json import JSONError, dumps, loads
-from cotguard.framing.sse import KEEP_ALIVE, FramingError, Reader, event, is_done, parse
+from cotguard.framing.sse import KEEP_ALIVE, FramingError, Reader, ServerSentEvents, event, is_done, parse
 from cotguard.moderation.exchange import Exchange
 
 __all__ = ["ChatStream"]
@@ -56,6 +56,7 @@ class ChatStream:
     """A :class:`~cotguard.dialects.contract.Translator`."""
 
     def __init__(self, form: Format, prepared: Prepared, exchange: Exchange) -> None:
+        self.content_type = ServerSentEvents().content_type
         self._form = form
         self._prepared = prepared
         self._exchange = exchange
@@ -182,7 +183,7 @@ class ChatStream:
         self._unlike += 1
         if self._unlike & (self._unlike - 1):
             return  # where every chunk has something of its own, learning would be in vain: try less and less often
-        memo = remembered(block, piece.text, _skeleton(chunk, piece))
+        memo = remembered(block, piece.text, "", _skeleton(chunk, piece), parse)
         if memo is not None:
             self._likes[choice.index] = _Like(memo, choice, piece.key)
 

@@ -1,8 +1,8 @@
 """The dialect OpenAI Chat Completions, with the extensions of the servers that speak it.
 
 The rows are in ``chat_completions.yaml``; what a table cannot say is in the modules beside this one: tool calls
-(``chat_tools``), copies of a text (``chat_choice``), the order of a stream (``chat_stream``), requests
-(``chat_request``). Here: whole responses, errors, and the :class:`~cotguard.dialects.contract.Dialect` itself.
+(``tools``), copies of a text (``choice``), the order of a stream (``stream``), requests
+(``request``). Here: whole responses, errors, and the :class:`~cotguard.dialects.contract.Dialect` itself.
 
 A whole response goes through the same channels as a stream of one chunk per choice. Where its texts are lists of
 parts, a part is written for every stretch of released text of one channel.
@@ -11,18 +11,19 @@ parts, a part is written for every stretch of released text of one channel.
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from cotguard.dialects.chat_choice import Choice
-from cotguard.dialects.chat_format import Format, as_object, envelope, error_object, load_table
-from cotguard.dialects.chat_request import prepare
-from cotguard.dialects.chat_stream import ChatStream
-from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
+from cotguard.dialects.chat.choice import Choice
+from cotguard.dialects.chat.format import Format, as_object, envelope, error_object
+from cotguard.dialects.chat.request import prepare
+from cotguard.dialects.chat.stream import ChatStream
+from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, UpstreamFault
 from cotguard.dialects.table import fill
-from cotguard.framing.json import JSONError, dumps, loads
+from cotguard.dialects.tabled import TabledDialect
+from cotguard.dialects.whole import UNREADABLE, read_object
+from cotguard.framing.json import dumps
 from cotguard.moderation.exchange import Exchange
 
 __all__ = ["ChatCompletions"]
 
-_UNREADABLE = "The upstream's response could not be read."
 _CALLS = frozenset({"tool_calls", "function_call"})
 
 
@@ -55,44 +56,42 @@ def _continued(runs: list[_Run], key: Hashable, fragment: dict[str, object]) -> 
     return None
 
 
-class ChatCompletions:
+class ChatCompletions(TabledDialect):
     """A :class:`~cotguard.dialects.contract.Dialect`.
 
     ``table`` is a table in the form of ``chat_completions.yaml``; by default that one. ``ValueError`` says which of
     its rows is wrong.
     """
 
-    name = "chat_completions"
+    file = "chat/chat_completions.yaml"
 
     def __init__(self, table: str | None = None) -> None:
-        self._form: Format = load_table(table)
+        super().__init__(table)
+        self._form = Format(self.table)
 
-    def prepare(self, body: bytes) -> Prepared:
-        return prepare(body, self._form)
+    def prepare(self, request: Incoming) -> Prepared:
+        return prepare(request.body, self._form)
 
-    def stream(self, prepared: Prepared, exchange: Exchange) -> ChatStream:
-        return ChatStream(self._form, prepared, exchange)
+    def stream(self, prepared: Prepared, exchange: Exchange, content_type: str) -> ChatStream | None:
+        return ChatStream(self._form, prepared, exchange) if content_type == "text/event-stream" else None
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
-        try:
-            response = as_object(loads(data))
-        except JSONError:
-            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _UNREADABLE) from None
+        response = read_object(data)
         if response.get("error"):
             raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, "The upstream reported an error.")
         items = response.get("choices")
         if not isinstance(items, list) or len(items) > prepared.choices:
-            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _UNREADABLE)
+            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, UNREADABLE)
         fields = envelope(self._form.envelope.read(response).structure, "chat.completion")
         choices = [self._choice(as_object(item), at, prepared, exchange) for at, item in enumerate(items)]
         if len({choice["index"] for choice in choices}) != len(choices):
-            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _UNREADABLE)
+            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, UNREADABLE)
         return dumps(fields | {"choices": choices} | self._form.extras.read(response).structure)
 
     def _choice(self, item: dict[str, object], at: int, prepared: Prepared, exchange: Exchange) -> dict[str, object]:
         index = item.get("index", at)
         if type(index) is not int or not 0 <= index < prepared.choices:
-            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _UNREADABLE)
+            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, UNREADABLE)
         choice = Choice(index, exchange.lane(index), self._form, prepared, streamed=False)
         message, pieces = choice.read(as_object(item.get("message")))
         runs: list[_Run] = []
@@ -115,10 +114,5 @@ class ChatCompletions:
     def error(self, kind: ErrorKind, message: str) -> bytes:
         return dumps(error_object(kind, message))
 
-    def upstream_error(self, status: int, data: bytes) -> bytes:
-        try:
-            body = loads(data)
-        except JSONError:
-            body = None
-        error = body.get("error", body) if isinstance(body, dict) else None
-        return dumps(self._form.upstream_error(error, f"The upstream answered with status {status}."))
+    def reported(self, error: object, message: str) -> dict[str, object]:
+        return self._form.upstream_error(error.get("error", error) if isinstance(error, dict) else None, message)

@@ -1,0 +1,1 @@
+"""Amazon Bedrock's runtime: Converse, and InvokeModel of several families."""

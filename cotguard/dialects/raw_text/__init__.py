@@ -1,0 +1,1 @@
+"""Text generation without channels: OpenAI legacy completions, llama.cpp, TGI, SGLang."""
