@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 
 import aiohttp
+import anthropic
 import brotli
 import pytest
 import zstandard
@@ -69,6 +70,19 @@ async def test_the_list_of_models_is_rebuilt(upstream: Upstream, make_proxy: Pro
     proxy = await make_proxy()
     async with aiohttp.ClientSession() as session, session.get(proxy.url + "/v1/models") as response:
         assert await response.json() == {"object": "list", "data": [{"id": "m", "object": "model"}]}
+
+
+async def test_the_list_of_models_as_the_anthropic_sdk_reads_it(upstream: Upstream, make_proxy: ProxyFactory) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        assert request.query == {"limit": "5"}
+        model = {"id": "m", "type": "model", "display_name": "Model M", "created_at": "2026-01-01T00:00:00Z"}
+        return web.json_response({"data": [model], "has_more": False, "first_id": "m", "last_id": "m"})
+
+    upstream.handler = handler
+    proxy = await make_proxy()
+    async with anthropic.AsyncAnthropic(api_key="none", base_url=proxy.url) as sdk:
+        listed = await sdk.models.list(limit=5)
+    assert [(model.id, model.display_name) for model in listed.data] == [("m", "Model M")]
 
 
 async def test_upgrades_and_queries_are_refused(upstream: Upstream, make_proxy: ProxyFactory) -> None:
