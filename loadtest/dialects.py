@@ -142,6 +142,59 @@ def _completion_token(_channel: Channel, token: str) -> bytes:
     )
 
 
+_RESPONSE = {
+    "id": "resp_0f3c9a",
+    "object": "response",
+    "created_at": 1750000000,
+    "model": _MODEL,
+    "parallel_tool_calls": True,
+    "tool_choice": "auto",
+    "tools": [],
+}
+_TEXTS: Mapping[Channel, tuple[str, int]] = {
+    "reasoning": ("response.reasoning_text.delta", 0),
+    "answer": ("response.output_text.delta", 1),
+}
+
+
+def _responses(kind: str, **fields: object) -> bytes:
+    return _sse({"type": kind, "sequence_number": 0, **fields}, kind)
+
+
+@cache
+def _responses_token(channel: Channel, token: str) -> bytes:
+    kind, output = _TEXTS[channel]
+    return _responses(kind, item_id=f"item_{output}", output_index=output, content_index=0, delta=token)
+
+
+def _responses_text(event: bytes) -> str:
+    document = _document(event)
+    delta = document.get("delta")
+    return delta if isinstance(delta, str) else ""
+
+
+def _item(output: int, *, done: bool) -> bytes:
+    """An item without its texts: they are those of its deltas."""
+    status = "completed" if done else "in_progress"
+    kind = {"type": "message", "role": "assistant"} if output else {"type": "reasoning", "summary": []}
+    item = {"id": f"item_{output}", "status": status, "content": [], **kind}
+    return _responses(f"response.output_item.{'done' if done else 'added'}", output_index=output, item=item)
+
+
+_RESPONSE_DONE = _responses("response.completed", response={**_RESPONSE, "status": "completed", "output": []})
+_THOUGHT: Mapping[Channel, dict[str, bool]] = {"reasoning": {"thought": True}, "answer": {}}
+
+
+def _gemini(part: Mapping[str, object], **candidate: object) -> bytes:
+    content = {"parts": [part], "role": "model"}
+    return _sse({"candidates": [{"content": content, "index": 0, **candidate}], "modelVersion": _MODEL})
+
+
+@cache
+def _gemini_token(channel: Channel, token: str) -> bytes:
+    return _gemini({"text": token, **_THOUGHT[channel]})
+
+
 DIALECTS: Mapping[str, Dialect] = {
     "chat": Dialect(
         path="/v1/chat/completions",
@@ -165,6 +218,29 @@ DIALECTS: Mapping[str, Dialect] = {
         + _MESSAGE_STOP,
         ending=_MESSAGE_STOP,
         text=_text_of("thinking", "text"),
+    ),
+    "responses": Dialect(
+        path="/v1/responses",
+        prompt={"instructions": SYSTEM_PROMPT, "input": QUESTION},
+        opening=_responses("response.created", response={**_RESPONSE, "status": "in_progress", "output": []})
+        + _item(0, done=False),
+        token=_responses_token,
+        between=_item(0, done=True) + _item(1, done=False),
+        closing=_item(1, done=True) + _RESPONSE_DONE,
+        ending=b"\n\n",
+        text=_responses_text,
+    ),
+    "gemini": Dialect(
+        path="/v1beta/models/mock-reasoner:streamGenerateContent",
+        prompt={
+            "systemInstruction": {"parts": [{"text": SYSTEM_PROMPT}]},
+            "contents": [{"role": "user", "parts": [{"text": QUESTION}]}],
+        },
+        opening=b"",
+        token=_gemini_token,
+        closing=_gemini({"text": ""}, finishReason="STOP"),
+        ending=b"\n\n",
+        text=_text_of("text"),
     ),
     "ollama": Dialect(
         path="/api/chat",
