@@ -842,7 +842,7 @@ async def ask_through_the_gateway(client_: anthropic.AsyncAnthropic, upstream: U
 
 # Recordings of others, beside the repository.
 
-FORM = Path(__file__).resolve().parents[1] / "cotguard" / "dialects" / "anthropic.yaml"
+FORM = Path(__file__).resolve().parents[1] / "cotguard" / "dialects" / "anthropic" / "anthropic.yaml"
 FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
 recorded = pytest.mark.skipif(not FIXTURES.is_dir(), reason="no recordings beside the repository")
 
