@@ -52,7 +52,8 @@ def create_upstream() -> web.Application:
         text, _, how = body["model"].partition(":")
         rate, _, name = how.partition(":")
         fault = Fault(name) if name else None
-        events = _events(dialect, body["max_tokens"], planted=text == "planted")
+        tokens = body.get("max_tokens") or body["maxTokens"]  # as a proxy may have spelt it for Gemini
+        events = _events(dialect, tokens, planted=text == "planted")
         if fault is Fault.SLOW_START:
             await asyncio.sleep(SLOW_START_SECONDS)
             asked_at += SLOW_START_SECONDS
