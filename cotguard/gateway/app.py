@@ -26,13 +26,14 @@ from cotguard.classifier.handover import handed_over
 from cotguard.detectors.contract import Detector
 from cotguard.detectors.registry import build
 from cotguard.dialects.catalogue import dialects
-from cotguard.dialects.contract import Dialect, ErrorKind, Incoming, Prepared, Refused, Translator, UpstreamFault
+from cotguard.dialects.contract import Dialect, ErrorKind, Prepared, Refused, Translator, UpstreamFault
 from cotguard.dialects.request import read_body
 from cotguard.dialects.routes import Match, RefusedRoute, Router, query_of
 from cotguard.framing.json import JSONError, dumps
 from cotguard.gateway.encodings import Decoder, EncodingError, TooLargeError
-from cotguard.gateway.form import read_form, written_form
+from cotguard.gateway.form import written_form
 from cotguard.gateway.headers import request_headers, response_headers
+from cotguard.gateway.intake import read_incoming, read_json
 from cotguard.gateway.settings import Settings
 from cotguard.gateway.signing import Signer, Unsigned
 from cotguard.gateway.streaming import Pump, Rounds
@@ -178,7 +179,7 @@ class Gateway:
             return await self._lookup(request, match, query)
         if self.draining.is_set():
             raise Refused(503, ErrorKind.SHUTTING_DOWN, _SHUTTING_DOWN)
-        incoming = await self._incoming(request, match, query)
+        incoming = await read_incoming(request, match, query, self.settings.max_request_bytes)
         prepared = match.dialect.prepare(incoming)
         url = self._url(prepared.upstream or match.upstream, query if prepared.query is None else prepared.query)
         headers = await self._headers(request, match, url, prepared.body, incoming.body)
@@ -207,37 +208,6 @@ class Gateway:
         unsigned = Unsigned(match.route.signed, request.method, url, headers, body, body == received)
         client = {name.lower(): value for name, value in request.headers.items()}
         return await asyncio.to_thread(self._signer.headers_of, unsigned, client, request.rel_url.raw_path_qs)
-
-    async def _incoming(self, request: web.Request, match: Match, query: Mapping[str, str]) -> Incoming:
-        """The request as the dialect sees it. Raises :class:`Refused` and :class:`EncodingError`."""
-        route, parameters = match.route, match.parameters
-        if not route.multipart:
-            return Incoming(route, parameters, query, await self._body(request, untyped=bool(route.signed)))
-        if request.content_type != "multipart/form-data":
-            raise Refused(415, ErrorKind.UNSUPPORTED, "Send multipart/form-data.")
-        fields, file = await read_form(request.headers[hdrs.CONTENT_TYPE], await self._decoded(request))
-        return Incoming(route, parameters, query, b"", fields, file)
-
-    async def _body(self, request: web.Request, *, untyped: bool = False) -> bytes:
-        """The decoded JSON body. Raises :class:`Refused` and :class:`EncodingError`.
-
-        ``untyped``: clients of this path may leave out what it is.
-        """
-        charset = request.charset or "utf-8"
-        typed = hdrs.CONTENT_TYPE in request.headers or not untyped
-        if (typed and request.content_type != "application/json") or charset.lower() not in ("utf-8", "utf8"):
-            raise Refused(415, ErrorKind.UNSUPPORTED, "Send application/json in UTF-8.")
-        return await self._decoded(request)
-
-    async def _decoded(self, request: web.Request) -> bytes:
-        if "x-body-compressed" in request.headers:
-            raise Refused(415, ErrorKind.UNSUPPORTED, "x-body-compressed is not accepted; use Content-Encoding.")
-        limit = self.settings.max_request_bytes
-        decoder = Decoder(request.headers.get(hdrs.CONTENT_ENCODING, ""), limit)
-        body = bytearray()
-        async for chunk in request.content.iter_any():
-            body += decoder.feed(chunk)
-        return bytes(body)
 
     async def _exchange(
         self,
@@ -357,7 +327,8 @@ class Gateway:
     async def _lookup(self, request: web.Request, match: Match, query: Mapping[str, str]) -> web.Response:
         """A question whose answer holds no generated text."""
         dialect, client = match.dialect, await self.client()
-        received = await self._body(request) if request.method == hdrs.METH_POST else None
+        posted = request.method == hdrs.METH_POST
+        received = await read_json(request, self.settings.max_request_bytes) if posted else None
         data = None if received is None else dumps(read_body(received))
         url = self._url(match.upstream, query)
         headers = await self._headers(request, match, url, data or b"", received or b"")

@@ -1,0 +1,46 @@
+"""A client's request as dialects see it: its body checked, decoded within limits, and read if it is a form."""
+
+from collections.abc import Mapping
+
+from aiohttp import hdrs, web
+
+from cotguard.dialects.contract import ErrorKind, Incoming, Refused
+from cotguard.dialects.routes import Match
+from cotguard.gateway.encodings import Decoder
+from cotguard.gateway.form import read_form
+
+__all__ = ["read_incoming", "read_json"]
+
+
+async def read_incoming(request: web.Request, match: Match, query: Mapping[str, str], limit: int) -> Incoming:
+    """The request on the route of ``match``, of at most ``limit`` bytes when decoded.
+
+    Raises :class:`Refused` and :class:`~cotguard.gateway.encodings.EncodingError`, as :func:`read_json` does.
+    """
+    route, parameters = match.route, match.parameters
+    if not route.multipart:
+        body = await read_json(request, limit, untyped=bool(route.signed))
+        return Incoming(route, parameters, query, body)
+    if request.content_type != "multipart/form-data":
+        raise Refused(415, ErrorKind.UNSUPPORTED, "Send multipart/form-data.")
+    fields, file = await read_form(request.headers[hdrs.CONTENT_TYPE], await _decoded(request, limit))
+    return Incoming(route, parameters, query, b"", fields, file)
+
+
+async def read_json(request: web.Request, limit: int, *, untyped: bool = False) -> bytes:
+    """The decoded body, which the client says is JSON. ``untyped``: clients of this path may leave that out."""
+    charset = request.charset or "utf-8"
+    typed = hdrs.CONTENT_TYPE in request.headers or not untyped
+    if (typed and request.content_type != "application/json") or charset.lower() not in ("utf-8", "utf8"):
+        raise Refused(415, ErrorKind.UNSUPPORTED, "Send application/json in UTF-8.")
+    return await _decoded(request, limit)
+
+
+async def _decoded(request: web.Request, limit: int) -> bytes:
+    if "x-body-compressed" in request.headers:
+        raise Refused(415, ErrorKind.UNSUPPORTED, "x-body-compressed is not accepted; use Content-Encoding.")
+    decoder = Decoder(request.headers.get(hdrs.CONTENT_ENCODING, ""), limit)
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += decoder.feed(chunk)
+    return bytes(body)
