@@ -80,9 +80,34 @@ def messages(*, fault: bool = False) -> Handler:
     return streaming(events)
 
 
-UPSTREAMS = {"openai": chat, "ai": chat, "anthropic": messages}
-FINISHED = {"openai": "tool_calls", "ai": "tool-calls", "anthropic": "tool_use"}
-CUT = {"openai": "content_filter", "ai": "content-filter", "anthropic": "refusal"}
+def responses(*, fault: bool = False) -> Handler:
+    rng = random.Random(5)
+    response = {"id": "resp_1", "object": "response", "created_at": 1, "model": "m", "output": [], "tools": []}
+    events = [named("response.created", response={**response, "status": "in_progress"})]
+    items: list[tuple[dict[str, object], str, str]] = [
+        ({"type": "reasoning", "summary": []}, "response.reasoning_text.delta", REASONING),
+        ({"type": "message", "role": "assistant", "content": []}, "response.output_text.delta", ANSWER),
+        (
+            {"type": "function_call", "call_id": "call_1", "name": "send", "arguments": ""},
+            "response.function_call_arguments.delta",
+            ARGUMENTS,
+        ),
+    ]
+    for index, (fields, delta, text) in enumerate(items):
+        item = {"id": f"item_{index}", **fields}
+        place = {"item_id": item["id"], "output_index": index, "content_index": 0}
+        events.append(named("response.output_item.added", output_index=index, item=item))
+        events += [named(delta, **place, delta=piece) for piece in cut(text, rng)]
+        done = {**item, "arguments": ARGUMENTS} if "arguments" in item else item
+        events.append(named("response.output_item.done", output_index=index, item=done))
+    if fault:
+        return streaming([*events, b"event: response.completed\ndata: {nonsense\n\n"])
+    return streaming([*events, named("response.completed", response={**response, "status": "completed"})])
+
+
+UPSTREAMS = {"openai": chat, "ai": chat, "anthropic": messages, "responses": responses}
+FINISHED = {"openai": "tool_calls", "ai": "tool-calls", "anthropic": "tool_use", "responses": "completed"}
+CUT = {"openai": "content_filter", "ai": "content-filter", "anthropic": "refusal", "responses": "content_filter"}
 each_sdk = pytest.mark.parametrize("sdk", sorted(UPSTREAMS))
 
 

@@ -29,10 +29,14 @@ const clients = {
 
   async responses() {
     const client = new OpenAI({ apiKey: "none", baseURL: `${url}/v1`, maxRetries: 0 });
-    const stream = await client.responses.create({ model: "m", input: "Hello", stream: true });
+    const tools = [{ type: "function", name: "send", parameters: { type: "object" }, strict: false }];
+    const stream = await client.responses.create({ model: "m", input: "Hello", stream: true, tools });
     for await (const event of stream) {
       if (event.type === "response.reasoning_text.delta") seen.reasoning += event.delta;
       if (event.type === "response.output_text.delta") seen.text += event.delta;
+      if (event.type === "response.output_item.done" && event.item.type === "function_call") {
+        seen.calls.push({ name: event.item.name, arguments: event.item.arguments });
+      }
       if (event.type === "response.completed") seen.finish = event.response.status;
       if (event.type === "response.incomplete") seen.finish = event.response.incomplete_details.reason;
     }
