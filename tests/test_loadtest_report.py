@@ -64,7 +64,15 @@ def results() -> dict[str, Any]:
     sizes = {"0": 50e6, "10": 50.2e6, "100": 52e6}
     shares = {"10": 0, "50": 3, "90": 8, "99": 20, "100": 30}
     return {
-        "plan": {"busy": 64, "repeat": 3, "rate": 50.0, "concurrent": 50, "most_events": 3200.0, "spoken": ["a", "b"]},
+        "plan": {
+            "busy": 64,
+            "repeat": 3,
+            "rate": 50.0,
+            "concurrent": 50,
+            "most_events": 3200.0,
+            "spoken": ["a", "b"],
+            "streams": [1, 10, 100],
+        },
         "machine": dict.fromkeys(SECTIONS, "2026-01-01 00:00 UTC; CPU, 2 cores, load 0.10 before; Linux, Python"),
         "cost": {"paced": {name: [_paced(name)] * 3 for name in _COST}, "unpaced": fast},
         "dialects": {

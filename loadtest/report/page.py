@@ -179,15 +179,15 @@ def _streams(results: Results) -> str:
     plan = results["plan"]
     rows = []
     for name, points in results["streams"].items():
-        cost = {float(count): float(count) * figures["cpu"] for count, figures in points.items()}
+        cost = {float(each): float(each) * points[str(each)]["cpu"] for each in plan["streams"]}
         rows.append((name, *_grown(cost)))
     return (
         f"Paced: {plan['rate']:g} tokens/s a stream, or less where there are so many streams that all of them would "
         f"bring more than {plan['most_events']:,.0f} events/s.\n\n{_by_streams('streams', 'cpu', 1)(results)}\n"
-        f"How the cost of one event on every stream grows with the streams:\n\n{cells(_GROWTH, rows, right=True)}\n"
+        f"How the cost of one event on every stream grows, up to {max(plan['streams']):,} streams:\n\n{cells(_GROWTH, rows, right=True)}\n"
         "With few streams events come one at a time, and every one pays for its own wake-up: powers below 1. With "
-        "many slow streams an event finds its stream's state no longer in the processor's caches: its cost rises from "
-        "there on, until no stream's is, and no further."
+        "thousands of slow streams the cost of an event rises again, more for proxies with more state a stream. Caches "
+        "that no longer hold it are the likely reason; it was not shown."
     )
 
 

@@ -181,8 +181,9 @@ def _remote(results: Results) -> Finding:
 
 _TOKEN = 20.0
 _SEAM = (
-    f"most likely the seam: while the reasoning's last words are on hold, the first {PATIENCE} characters of the "
-    "answer wait, once a stream, which is some 4 % of the characters of the load's short streams"
+    f"the seam: while the reasoning's last words are on hold, the first {PATIENCE} characters of the answer wait, once "
+    "a stream, which is some 4 % of the characters of the load's short streams (with one character instead, which "
+    "servers that interleave channels would make a leak, both p99 were within the target)"
 )
 
 TARGETS: Sequence[Target] = (
