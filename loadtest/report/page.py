@@ -184,7 +184,8 @@ def _streams(results: Results) -> str:
     return (
         f"Paced: {plan['rate']:g} tokens/s a stream, or less where there are so many streams that all of them would "
         f"bring more than {plan['most_events']:,.0f} events/s.\n\n{_by_streams('streams', 'cpu', 1)(results)}\n"
-        f"How the cost of one event on every stream grows, up to {max(plan['streams']):,} streams:\n\n{cells(_GROWTH, rows, right=True)}\n"
+        f"How the cost of one event on every stream grows, up to {max(plan['streams']):,} streams:\n\n"
+        f"{cells(_GROWTH, rows, right=True)}\n"
         "With few streams events come one at a time, and every one pays for its own wake-up: powers below 1. With "
         "thousands of slow streams the cost of an event rises again, more for proxies with more state a stream. Caches "
         "that no longer hold it are the likely reason; it was not shown."
