@@ -440,7 +440,7 @@ def _object(value: object) -> dict[str, Any]:
 
 
 def _index(value: object) -> int:
-    if not isinstance(value, int) or not CHECKS["index"](value):
+    if not CHECKS["index"](value) or not isinstance(value, int):  # in this order: compiled code reads True as 1
         raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _MALFORMED)
     return value
 
