@@ -63,7 +63,7 @@ bench: $(READY) ## cost beside two minimal proxies, in one run; the compiled cor
 	@if command -v cc >/dev/null; then $(MAKE) native; fi
 	$(BIN)/python -m loadtest.bench
 
-loadtest: $(REPORT_READY) ## the full report with plots, 12 minutes: loadtest/report/README.md and docs/capacity.md
+loadtest: $(REPORT_READY) ## the full report with plots, 17 minutes: loadtest/report/README.md and docs/capacity.md
 	@if command -v cc >/dev/null; then $(MAKE) native; fi
 	$(BIN)/python -m loadtest.report
 	$(BIN)/python -m loadtest.capacity
