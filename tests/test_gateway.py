@@ -14,6 +14,7 @@ import pytest
 import zstandard
 from aiohttp import web
 from conftest import Accounts, ProxyFactory, Upstream, error_of
+from google import genai
 from scripted import CHAT_PATH, DONE, chunk, finish, post, streaming, texts
 
 from cotguard.dialects.contract import Prepared
@@ -83,6 +84,19 @@ async def test_the_list_of_models_as_the_anthropic_sdk_reads_it(upstream: Upstre
     async with anthropic.AsyncAnthropic(api_key="none", base_url=proxy.url) as sdk:
         listed = await sdk.models.list(limit=5)
     assert [(model.id, model.display_name) for model in listed.data] == [("m", "Model M")]
+
+
+async def test_the_list_of_models_as_the_gemini_sdk_reads_it(upstream: Upstream, make_proxy: ProxyFactory) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        model = {"name": "models/m", "displayName": "Model M", "inputTokenLimit": 9, "description": "secret words"}
+        return web.json_response({"models": [model]})
+
+    upstream.handler = handler
+    proxy = await make_proxy()
+    options = genai.types.HttpOptions(base_url=proxy.url, api_version="v1")
+    with genai.Client(api_key="none", http_options=options) as sdk:
+        listed = await asyncio.to_thread(lambda: list(sdk.models.list()))
+    assert [(model.name, model.display_name, model.description) for model in listed] == [("models/m", "Model M", None)]
 
 
 async def test_upgrades_and_queries_are_refused(upstream: Upstream, make_proxy: ProxyFactory) -> None:
