@@ -17,8 +17,7 @@ from scripted import cut
 
 from cotguard.detectors.registry import build
 from cotguard.dialects.bedrock.dialect import Bedrock
-from cotguard.dialects.bedrock.text import CUT_NOTICE
-from cotguard.dialects.contract import ErrorKind, Prepared, Refused, UpstreamFault
+from cotguard.dialects.contract import CUT_NOTICE, ErrorKind, Prepared, Refused, UpstreamFault
 from cotguard.framing.aws_event_stream import EXCEPTION, AwsEventStream
 from cotguard.framing.bedrock import Chunks, Padded
 from cotguard.framing.contract import Event

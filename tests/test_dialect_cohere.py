@@ -18,8 +18,8 @@ from dialect_checks import CARRIED, LABELLED, check_cuts, documents, events, lea
 from dialect_kit import CANARY, ask, body, policy, shadow, spellings, spoil, stream
 
 from cotguard.detectors.contract import Detector
-from cotguard.dialects.cohere import CUT_NOTICE, Cohere
-from cotguard.dialects.contract import ErrorKind, Prepared, Refused
+from cotguard.dialects.cohere import Cohere
+from cotguard.dialects.contract import CUT_NOTICE, ErrorKind, Prepared, Refused
 from cotguard.dialects.routes import Router
 from cotguard.policy import Policy
 

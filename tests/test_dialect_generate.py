@@ -12,9 +12,8 @@ from dialect_kit import CANARY, ask, body, policy, shadow, spellings, spoil, str
 from raw_text_kit import events, sse
 
 from cotguard.detectors.contract import Detector
-from cotguard.dialects.contract import Prepared, Refused, Route, UpstreamFault
+from cotguard.dialects.contract import CUT_NOTICE, Prepared, Refused, Route, UpstreamFault
 from cotguard.dialects.raw_text.generate import Generate
-from cotguard.dialects.raw_text.stream import CUT_NOTICE
 from cotguard.policy import Policy
 
 Moderation = tuple[Policy, tuple[Detector, ...]]

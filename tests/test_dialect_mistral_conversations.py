@@ -17,8 +17,8 @@ from mistralai.client import Mistral
 from mistralai.client.errors import SDKError
 
 from cotguard.detectors.contract import Detector
-from cotguard.dialects.contract import ErrorKind, Prepared, Refused
-from cotguard.dialects.mistral_conversations import CUT_NOTICE, MistralConversations
+from cotguard.dialects.contract import CUT_NOTICE, ErrorKind, Prepared, Refused
+from cotguard.dialects.mistral_conversations import MistralConversations
 from cotguard.dialects.routes import Router
 from cotguard.policy import Policy
 

@@ -8,8 +8,8 @@ import pytest
 from dialect_kit import ask, body, policy, stream
 
 from cotguard.detectors.contract import Detector
-from cotguard.dialects.contract import ErrorKind, Prepared, Refused, Route
-from cotguard.dialects.ollama import CUT_NOTICE, Ollama
+from cotguard.dialects.contract import CUT_NOTICE, ErrorKind, Prepared, Refused, Route
+from cotguard.dialects.ollama import Ollama
 from cotguard.policy import Policy
 
 DIALECT = Ollama()

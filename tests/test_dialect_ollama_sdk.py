@@ -17,8 +17,8 @@ from dialect_checks import CARRIED, LABELLED, check_cuts, leaks, pieces
 from dialect_kit import CANARY, ask, body, policy, shadow, spellings, spoil, stream
 
 from cotguard.detectors.contract import Detector
-from cotguard.dialects.contract import Prepared
-from cotguard.dialects.ollama import CUT_NOTICE, Ollama
+from cotguard.dialects.contract import CUT_NOTICE, Prepared
+from cotguard.dialects.ollama import Ollama
 from cotguard.policy import Policy
 
 Moderation = tuple[Policy, tuple[Detector, ...]]

@@ -10,8 +10,7 @@ from planted import PLANTED, carried
 from raw_text_kit import FORMS, Form, cuts, events, sse
 
 from cotguard.detectors.contract import Detector
-from cotguard.dialects.contract import UpstreamFault
-from cotguard.dialects.raw_text.stream import CUT_NOTICE
+from cotguard.dialects.contract import CUT_NOTICE, UpstreamFault
 from cotguard.policy import Policy, parse
 
 Moderation = tuple[Policy, tuple[Detector, ...]]

@@ -16,9 +16,9 @@ from dialect_checks import CARRIED, LABELLED, check_cuts, documents, events, lea
 from dialect_kit import CANARY, body, policy, shadow, spellings, spoil, stream
 
 from cotguard.detectors.contract import Detector
-from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, Refused, Upload
+from cotguard.dialects.contract import CUT_NOTICE, ErrorKind, Incoming, Prepared, Refused, Upload
 from cotguard.dialects.routes import Router
-from cotguard.dialects.transcription import CUT_NOTICE, Transcription
+from cotguard.dialects.transcription import Transcription
 from cotguard.gateway.form import read_form
 from cotguard.policy import Policy
 

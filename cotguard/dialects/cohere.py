@@ -20,9 +20,18 @@ from typing import Any
 
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.channels import view_of
-from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, UpstreamFault
+from cotguard.dialects.contract import CUT_NOTICE, UPSTREAM_REPORTED, ErrorKind, Incoming, Prepared, UpstreamFault
 from cotguard.dialects.declared import keep_declared, tool_name
-from cotguard.dialects.request import flag, objects, read_body, string, texts, without
+from cotguard.dialects.request import (
+    flag,
+    function_names,
+    last_user_text,
+    objects,
+    read_body,
+    string,
+    system_texts,
+    without,
+)
 from cotguard.dialects.stream import EventStream, Fed, Outgoing
 from cotguard.dialects.table import HOLE, Document, Text
 from cotguard.dialects.tabled import TabledDialect
@@ -32,11 +41,9 @@ from cotguard.framing.json import dumps
 from cotguard.framing.sse import ServerSentEvents, is_done
 from cotguard.moderation.exchange import Exchange
 
-__all__ = ["CUT_NOTICE", "Cohere"]
+__all__ = ["Cohere"]
 
-CUT_NOTICE = "[The rest of this response was removed by policy.]"
 
-_FAILED = "The upstream reported an error."
 _CHANNELS = {"text": "content", "thinking": "reasoning"}
 _MEMBERS = {
     "content-start": "content",
@@ -67,16 +74,13 @@ class Cohere(TabledDialect):
     def prepare(self, request: Incoming) -> Prepared:
         body = without(read_body(request.body), self._stripped, self._refused)
         messages = objects(body, "messages")
-        system = [text for each in messages if each.get("role") == "system" for text in texts(each.get("content"))]
-        asked = [each for each in messages if each.get("role") == "user"]
-        functions = [tool.get("function") for tool in objects(body, "tools")]
-        names = [function.get("name") for function in functions if isinstance(function, dict)]
+        system = system_texts(messages)
         return Prepared(
             body=dumps(body),
             model=string(body, "model"),
             stream=flag(body, "stream"),
-            facts=RequestFacts(tuple(system), "".join(texts(asked[-1].get("content"))) if asked else ""),
-            tools=frozenset(name for name in names if isinstance(name, str)),
+            facts=RequestFacts(tuple(system), last_user_text(messages)),
+            tools=function_names(body),
             action=request.route.action,
         )
 
@@ -87,7 +91,7 @@ class Cohere(TabledDialect):
         value, lane = read_object(data), exchange.lane(0)
         message = value.get("message")
         if not isinstance(message, dict):
-            raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, _FAILED)
+            raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
         keep_declared(message, prepared.tools)
         written = moderate(value, self._chat, lane)
         said = written["message"]
@@ -280,7 +284,7 @@ class _Stream(EventStream):
         end = {name: delta[name] for name in ("finish_reason", "usage") if name in delta}
         sent = document.get("delta")
         if end.get("finish_reason") == "ERROR" or (isinstance(sent, dict) and sent.get("error")):
-            raise self.upstream_failed(_end({**end, "error": _FAILED, "finish_reason": "ERROR"}))
+            raise self.upstream_failed(_end({**end, "error": UPSTREAM_REPORTED, "finish_reason": "ERROR"}))
         for index in list(self._contents):
             self._end_block(index)
         for index in list(self._calls):

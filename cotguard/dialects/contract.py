@@ -8,7 +8,25 @@ from typing import NamedTuple, Protocol
 from cotguard.detectors.contract import RequestFacts
 from cotguard.moderation.exchange import Exchange
 
-__all__ = ["Dialect", "ErrorKind", "Incoming", "Prepared", "Refused", "Route", "Translator", "Upload", "UpstreamFault"]
+__all__ = [
+    "CUT_NOTICE",
+    "UPSTREAM_REPORTED",
+    "Dialect",
+    "ErrorKind",
+    "Incoming",
+    "Prepared",
+    "Refused",
+    "Route",
+    "Translator",
+    "Upload",
+    "UpstreamFault",
+]
+
+CUT_NOTICE = "[The rest of this response was removed by policy.]"
+"""What tells of a policy block in a dialect that has no reason for it: at the end of the text."""
+
+UPSTREAM_REPORTED = "The upstream reported an error."
+"""What is told of an error that the upstream reported, beside its type and code."""
 
 
 class ErrorKind(StrEnum):

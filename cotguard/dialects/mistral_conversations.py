@@ -20,8 +20,15 @@ from typing import Any
 
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.channels import view_of
-from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, UpstreamFault
-from cotguard.dialects.request import flag, objects, read_body, string, texts
+from cotguard.dialects.contract import CUT_NOTICE, UPSTREAM_REPORTED, ErrorKind, Incoming, Prepared, UpstreamFault
+from cotguard.dialects.request import (
+    flag,
+    function_names,
+    last_user_text,
+    objects,
+    read_body,
+    string,
+)
 from cotguard.dialects.stream import EventStream, Fed, Outgoing, Written
 from cotguard.dialects.table import HOLE, Document, Shape, Text
 from cotguard.dialects.tabled import TabledDialect
@@ -31,11 +38,9 @@ from cotguard.framing.json import JSONError, dumps, loads
 from cotguard.framing.sse import ServerSentEvents, is_done
 from cotguard.moderation.exchange import Exchange
 
-__all__ = ["CUT_NOTICE", "MistralConversations"]
+__all__ = ["MistralConversations"]
 
-CUT_NOTICE = "[The rest of this response was removed by policy.]"
 
-_FAILED = "The upstream reported an error."
 _SHAPES = {
     "conversation.response.started": "response",
     "conversation.response.done": "response",
@@ -69,20 +74,14 @@ class MistralConversations(TabledDialect):
     def prepare(self, request: Incoming) -> Prepared:
         body = read_body(request.body)
         inputs = body.get("inputs")
-        if isinstance(inputs, str):
-            asked = inputs
-        else:
-            entries = [each for each in objects(body, "inputs") if each.get("role") == "user"]
-            asked = "".join(texts(entries[-1].get("content"))) if entries else ""
+        asked = inputs if isinstance(inputs, str) else last_user_text(objects(body, "inputs"))
         instructions = string(body, "instructions")
-        functions = [tool.get("function") for tool in objects(body, "tools")]
-        names = [function.get("name") for function in functions if isinstance(function, dict)]
         return Prepared(
             body=dumps({**body, "store": False}),
             model=string(body, "model"),
             stream=flag(body, "stream"),
             facts=RequestFacts((instructions,) if instructions else (), asked),
-            tools=frozenset(name for name in names if isinstance(name, str)),
+            tools=function_names(body),
             action=request.route.action,
         )
 
@@ -143,7 +142,7 @@ class _Stream(EventStream):
         if kind == "conversation.response.error":
             code = document.get("code")
             known = code if type(code) is int and 400 <= code < 600 else 500
-            raise self.upstream_failed(_error(_FAILED, known))
+            raise self.upstream_failed(_error(UPSTREAM_REPORTED, known))
         shape = self._dialect.shapes.get(kind)
         if shape is None:
             return None

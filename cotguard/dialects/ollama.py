@@ -12,9 +12,18 @@ from typing import Any, NamedTuple
 
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.channels import KINDS, view_of
-from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, UpstreamFault
+from cotguard.dialects.contract import CUT_NOTICE, UPSTREAM_REPORTED, ErrorKind, Incoming, Prepared, UpstreamFault
 from cotguard.dialects.declared import keep_declared
-from cotguard.dialects.request import flag, objects, read_body, string, texts, without
+from cotguard.dialects.request import (
+    flag,
+    function_names,
+    last_user_text,
+    objects,
+    read_body,
+    string,
+    system_texts,
+    without,
+)
 from cotguard.dialects.stream import EventStream, Fed, Outgoing
 from cotguard.dialects.table import HOLE, Document, Shape, Text
 from cotguard.dialects.tabled import TabledDialect
@@ -27,7 +36,6 @@ from cotguard.spans import ChannelKind
 
 __all__ = ["Ollama"]
 
-CUT_NOTICE = "[The rest of this response was removed by policy.]"
 
 _STREAMED = "application/x-ndjson"
 
@@ -71,17 +79,14 @@ class Ollama(TabledDialect):
         body = without(read_body(request.body), self._stripped, self._refused)
         messages = objects(body, "messages")
         system = [string(body, "system")] if body.get("system") else []
-        system += [text for each in messages if each.get("role") == "system" for text in texts(each.get("content"))]
-        asked = [each for each in messages if each.get("role") == "user"]
-        user = "".join(texts(asked[-1].get("content"))) if asked else string(body, "prompt")
-        functions = [tool.get("function") for tool in objects(body, "tools")]
-        names = [function.get("name") for function in functions if isinstance(function, dict)]
+        system += system_texts(messages)
+        user = last_user_text(messages, default=string(body, "prompt"))
         return Prepared(
             body=dumps(body),
             model=string(body, "model"),
             stream=flag(body, "stream", default=True),
             facts=RequestFacts(tuple(system), user),
-            tools=frozenset(name for name in names if isinstance(name, str)),
+            tools=function_names(body),
             action=request.route.action,
         )
 
@@ -93,7 +98,7 @@ class Ollama(TabledDialect):
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
         value, form, lane = read_object(data), self._forms[prepared.action], exchange.lane(0)
         if value.get("error"):
-            raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, "The upstream reported an error.")
+            raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
         keep_declared(form.holder(value), prepared.tools)
         written = moderate(value, form.shape, lane, lambda text: _view(text.channel, form.holder(value), prepared))
         if lane.cut:
@@ -123,9 +128,7 @@ class _Stream(EventStream):
     def take(self, name: str, document: dict[str, Any]) -> Fed | None:
         form = self._form
         if document.get("error"):
-            raise self.upstream_failed(
-                Outgoing("", self._dialect.reported(document, "The upstream reported an error."))
-            )
+            raise self.upstream_failed(Outgoing("", self._dialect.reported(document, UPSTREAM_REPORTED)))
         keep_declared(form.holder(document), self.prepared.tools)
         copied = form.shape.copy(document)
         self._first = self._first or {

@@ -9,13 +9,16 @@ from cotguard.framing.json import JSONError, loads
 __all__ = [
     "bad",
     "flag",
+    "function_names",
     "integer",
     "items",
+    "last_user_text",
     "objects",
     "read_body",
     "stops",
     "stream_options",
     "string",
+    "system_texts",
     "texts",
     "without",
 ]
@@ -123,3 +126,21 @@ def stream_options(body: dict[str, object], *, stream: bool) -> dict[str, object
     if kept:
         body["stream_options"] = kept
     return kept
+
+
+def system_texts(messages: list[dict[str, Any]]) -> list[str]:
+    """The texts of messages that are the system's."""
+    return [text for each in messages if each.get("role") == "system" for text in texts(each.get("content"))]
+
+
+def last_user_text(messages: list[dict[str, Any]], *, default: str = "") -> str:
+    """The text of the user's last message; ``default`` without one."""
+    asked = [each for each in messages if each.get("role") == "user"]
+    return "".join(texts(asked[-1].get("content"))) if asked else default
+
+
+def function_names(body: Mapping[str, object]) -> frozenset[str]:
+    """The names of the ``tools`` that are described in their ``function``."""
+    functions = [tool.get("function") for tool in objects(body, "tools")]
+    names = [function.get("name") for function in functions if isinstance(function, dict)]
+    return frozenset(name for name in names if isinstance(name, str))

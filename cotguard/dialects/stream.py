@@ -18,7 +18,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 from cotguard.dialects.channels import view_of
-from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
+from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Prepared, UpstreamFault
 from cotguard.dialects.memo import Memo, remembered
 from cotguard.dialects.table import HOLE, Document, Step, Text
 from cotguard.framing.contract import Event, Framing, FramingError
@@ -200,7 +200,7 @@ class EventStream(ABC):
     def upstream_failed(self, error: Written) -> UpstreamFault:
         """What to raise where the upstream reports an error; ``error`` is what the client is told, at the end."""
         self._error = error
-        return UpstreamFault(ErrorKind.UPSTREAM_ERROR, "The upstream reported an error.")
+        return UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
 
     def said(self, key: Hashable) -> str:
         """The text delivered in a channel so far."""

@@ -19,7 +19,15 @@ from typing import Any
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.channels import KINDS, view_of
 from cotguard.dialects.chat.format import Format, error_object
-from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, Refused, UpstreamFault
+from cotguard.dialects.contract import (
+    CUT_NOTICE,
+    UPSTREAM_REPORTED,
+    ErrorKind,
+    Incoming,
+    Prepared,
+    Refused,
+    UpstreamFault,
+)
 from cotguard.dialects.request import bad
 from cotguard.dialects.stream import EventStream, Fed, Outgoing
 from cotguard.dialects.table import HOLE, Table, Text
@@ -30,11 +38,9 @@ from cotguard.framing.json import dumps
 from cotguard.framing.sse import ServerSentEvents, is_done
 from cotguard.moderation.exchange import Exchange
 
-__all__ = ["CUT_NOTICE", "Transcription"]
+__all__ = ["Transcription"]
 
-CUT_NOTICE = "[The rest of this response was removed by policy.]"
 
-_FAILED = "The upstream reported an error."
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _TEXT = "text"
@@ -94,7 +100,7 @@ class Transcription(TabledDialect):
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
         value, lane = read_object(data), exchange.lane(0)
         if value.get("error") or "text" not in value:
-            raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, _FAILED)
+            raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
         written = moderate(value, self.text, lane)
         if lane.cut:
             written["text"] += CUT_NOTICE
@@ -152,7 +158,7 @@ class _Stream(EventStream):
 
     def take(self, name: str, document: dict[str, Any]) -> Fed | None:
         if document.get("error"):
-            raise self.upstream_failed(Outgoing("", self._dialect.reported(document, _FAILED)))
+            raise self.upstream_failed(Outgoing("", self._dialect.reported(document, UPSTREAM_REPORTED)))
         kind = document.get("type")
         if name not in ("", kind):
             return None

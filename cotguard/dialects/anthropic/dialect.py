@@ -17,8 +17,18 @@ from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.anthropic.format import Format, error_object
 from cotguard.dialects.anthropic.stream import MessagesStream
 from cotguard.dialects.channels import view_of
-from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, UpstreamFault
-from cotguard.dialects.request import flag, items, objects, read_body, string, texts, without
+from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Incoming, Prepared, UpstreamFault
+from cotguard.dialects.request import (
+    flag,
+    items,
+    last_user_text,
+    objects,
+    read_body,
+    string,
+    system_texts,
+    texts,
+    without,
+)
 from cotguard.dialects.tabled import TabledDialect
 from cotguard.dialects.whole import UNREADABLE, moderate, read_object
 from cotguard.framing.json import dumps
@@ -60,13 +70,12 @@ def prepare(request: Incoming, form: Format) -> Prepared:
     body = without(read_body(request.body), form.stripped, form.refused)
     messages = objects(body, "messages")
     system = list(texts(body.get("system")))
-    system += [text for each in messages if each.get("role") == "system" for text in texts(each.get("content"))]
-    asked = [each for each in messages if each.get("role") == "user"]
+    system += system_texts(messages)
     return Prepared(
         body=dumps(body),
         model=string(body, "model") or request.parameters.get("model", ""),
         stream=flag(body, "stream"),
-        facts=RequestFacts(tuple(system), "".join(texts(asked[-1].get("content"))) if asked else ""),
+        facts=RequestFacts(tuple(system), last_user_text(messages)),
         tools=frozenset(name for tool in _tools(body, messages) for name in form.tool_names(tool)),
         stops=frozenset(stop for stop in items(body, "stop_sequences") if isinstance(stop, str) and stop),
         action=request.route.action,
@@ -88,7 +97,7 @@ def _tools(body: Mapping[str, object], messages: list[dict[str, Any]]) -> Iterat
 def moderated(message: dict[str, Any], form: Format, prepared: Prepared, exchange: Exchange) -> dict[str, Any]:
     """A whole message as it may go to the client. Raises :class:`UpstreamFault`."""
     if message.get("error"):
-        raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, "The upstream reported an error.")
+        raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
     content = message.get("content")
     if not isinstance(content, list):
         raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, UNREADABLE)

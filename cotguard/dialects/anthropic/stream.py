@@ -21,7 +21,7 @@ from typing import Any
 
 from cotguard.dialects.anthropic.format import Format, error_object
 from cotguard.dialects.channels import STRUCTURED, view_of
-from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
+from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Prepared, UpstreamFault
 from cotguard.dialects.stream import EventStream, Fed, Outgoing
 from cotguard.dialects.table import HOLE, Document, Text
 from cotguard.framing.contract import Event, Framing
@@ -79,9 +79,7 @@ class MessagesStream(EventStream):
     def take(self, name: str, document: dict[str, Any]) -> Fed | None:
         kind = document.get("type")
         if "error" in (name, kind) or (kind is None and document.get("error")):
-            raise self.upstream_failed(
-                Outgoing("error", self._form.reported(document, "The upstream reported an error."))
-            )
+            raise self.upstream_failed(Outgoing("error", self._form.reported(document, UPSTREAM_REPORTED)))
         if name and name != kind:
             return None
         if kind == "message_start":

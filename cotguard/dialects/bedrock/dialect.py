@@ -21,8 +21,8 @@ from cotguard.dialects.anthropic.dialect import Anthropic, moderated, prepare
 from cotguard.dialects.bedrock.claude import ClaudeStream
 from cotguard.dialects.bedrock.converse import ConverseShapes, ConverseStream, NovaStream, converse_body
 from cotguard.dialects.bedrock.stream import Exceptions
-from cotguard.dialects.bedrock.text import CUT_NOTICE, CompletionStream, TextForm, text_body
-from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, Refused, Translator
+from cotguard.dialects.bedrock.text import CompletionStream, TextForm, text_body
+from cotguard.dialects.contract import CUT_NOTICE, ErrorKind, Incoming, Prepared, Refused, Translator
 from cotguard.dialects.request import bad, objects, read_body, string, texts, without
 from cotguard.dialects.tabled import TabledDialect
 from cotguard.dialects.whole import read_object

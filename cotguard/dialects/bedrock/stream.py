@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
+from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Prepared, UpstreamFault
 from cotguard.dialects.stream import EventStream, Outgoing
 from cotguard.dialects.table import Table
 from cotguard.framing.aws_event_stream import EXCEPTION
@@ -41,7 +41,7 @@ class Exceptions:
         """The exception that tells one of the upstream's, or its error in another shape."""
         known = name.removeprefix(EXCEPTION)
         told = known if known in self.known else "modelStreamErrorException"
-        return Outgoing(EXCEPTION + told, {"message": "The upstream reported an error."})
+        return Outgoing(EXCEPTION + told, {"message": UPSTREAM_REPORTED})
 
 
 class BedrockStream(EventStream):

@@ -17,9 +17,8 @@ from cotguard.dialects.whole import moderate
 from cotguard.framing.bedrock import Chunks
 from cotguard.moderation.exchange import Exchange
 
-__all__ = ["CUT_NOTICE", "CompletionStream", "TextForm", "text_body"]
+__all__ = ["CompletionStream", "TextForm", "text_body"]
 
-CUT_NOTICE = "[The rest of this response was removed by policy.]"
 
 _KEY = 0
 

@@ -15,7 +15,7 @@ from cotguard.dialects.chat.choice import Choice
 from cotguard.dialects.chat.format import Format, as_object, envelope, error_object
 from cotguard.dialects.chat.request import prepare
 from cotguard.dialects.chat.stream import ChatStream
-from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, UpstreamFault
+from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Incoming, Prepared, UpstreamFault
 from cotguard.dialects.table import fill
 from cotguard.dialects.tabled import TabledDialect
 from cotguard.dialects.whole import UNREADABLE, read_object
@@ -78,7 +78,7 @@ class ChatCompletions(TabledDialect):
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
         response = read_object(data)
         if response.get("error"):
-            raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, "The upstream reported an error.")
+            raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
         items = response.get("choices")
         if not isinstance(items, list) or len(items) > prepared.choices:
             raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, UNREADABLE)

@@ -16,6 +16,7 @@ from cotguard.dialects.request import (
     flag,
     integer,
     items,
+    last_user_text,
     objects,
     read_body,
     stops,
@@ -60,8 +61,7 @@ def _system_prompts(body: Mapping[str, object]) -> Iterator[str]:
 
 
 def _last_user_message(body: Mapping[str, object]) -> str:
-    asked = [message for message in objects(body, "messages") if message.get("role") == "user"]
-    return "".join(texts(asked[-1].get("content"))) if asked else ""
+    return last_user_text(objects(body, "messages"))
 
 
 def _tool_names(body: Mapping[str, object]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from cotguard.dialects.chat.choice import Choice, Piece
 from cotguard.dialects.chat.format import Format, as_object, envelope, error_object
-from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
+from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Prepared, UpstreamFault
 from cotguard.dialects.memo import Memo, remembered
 from cotguard.dialects.table import HOLE
 from cotguard.framing.json import JSONError, dumps, loads
@@ -163,8 +163,8 @@ class ChatStream:
     def _take_chunk(self, chunk: dict[str, object], block: bytes, *, failed: bool) -> None:
         error = chunk.get("error")
         if error or failed:
-            self._error = self._form.upstream_error(error, "The upstream reported an error.")
-            raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, "The upstream reported an error.")
+            self._error = self._form.upstream_error(error, UPSTREAM_REPORTED)
+            raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
         self._note_envelope(chunk)
         extras = self._form.extras.read(chunk).structure
         self._extras |= extras

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from cotguard.dialects.channels import view_of
-from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, UpstreamFault
+from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Incoming, Prepared, UpstreamFault
 from cotguard.dialects.gemini.call import PartialCall
 from cotguard.dialects.gemini.request import Rules
 from cotguard.dialects.stream import EventStream, Fed, Outgoing
@@ -43,7 +43,6 @@ _UNFINISHED = (None, "", "FINISH_REASON_UNSPECIFIED")
 _TEXT = frozenset({"text", "thought"})
 _PARTS = ("functionCall", "executableCode", "codeExecutionResult")
 
-_REPORTED = "The upstream reported an error."
 _NOT_FORMED = "The upstream's response is not of the expected shape."
 
 _ERRORS: Mapping[ErrorKind, tuple[int, str]] = {
@@ -94,7 +93,7 @@ class Gemini(TabledDialect):
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
         value = read_object(data)
         if value.get("error"):
-            raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, _REPORTED)
+            raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
         root = self.response.copy(value).root
         _keep_block_reason(value, root)
         written: dict[int, dict[str, Any]] = {}
@@ -257,7 +256,7 @@ class _Stream(EventStream):
 
     def take(self, name: str, document: dict[str, Any]) -> Fed | None:
         if document.get("error"):
-            raise self.upstream_failed(Outgoing("", self._dialect.reported(document, _REPORTED)))
+            raise self.upstream_failed(Outgoing("", self._dialect.reported(document, UPSTREAM_REPORTED)))
         copied = self._dialect.response.copy(document).root
         _keep_block_reason(document, copied)
         usage, feedback = copied.pop("usageMetadata", None), copied.pop("promptFeedback", None)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.channels import view_of
-from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, Refused, UpstreamFault
+from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Incoming, Prepared, Refused, UpstreamFault
 from cotguard.dialects.request import bad, flag, objects, read_body, string, texts, without
 from cotguard.dialects.stream import EventStream, Fed, Outgoing
 from cotguard.dialects.table import HOLE, Shape, Text
@@ -35,7 +35,6 @@ MAX_CODE = 1_048_576
 """Characters of code, or of its output, that one step may hold."""
 
 _CUT = "incomplete"
-_REPORTED = "The upstream reported an error."
 _NOT_FORMED = "The upstream's response is not of the expected shape."
 
 
@@ -97,7 +96,7 @@ class Interactions(TabledDialect):
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
         value = read_object(data)
         if value.get("error"):
-            raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, _REPORTED)
+            raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
         steps = value.get("steps")
         if steps is not None:
             if not isinstance(steps, list):
@@ -196,7 +195,7 @@ class _Stream(EventStream):
         if name and name not in (kind, "message"):
             return None
         if kind == "error" or document.get("error"):
-            reported = {"event_type": "error", **self._dialect.reported(document, _REPORTED)}
+            reported = {"event_type": "error", **self._dialect.reported(document, UPSTREAM_REPORTED)}
             raise self.upstream_failed(Outgoing("error", reported))
         if kind == "step.start":
             self._begin(document)

@@ -15,10 +15,9 @@ from typing import Any
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.chat.format import as_object, error_object
 from cotguard.dialects.chat.request import MAX_CHOICES
-from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, UpstreamFault
+from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Incoming, Prepared, UpstreamFault
 from cotguard.dialects.raw_text.stream import (
     OPENAI,
-    REPORTED,
     RawStream,
     choices_of,
     invalid,
@@ -74,7 +73,7 @@ class Completions(TabledDialect):
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
         response = read_object(data)
         if response.get("error"):
-            raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, REPORTED)
+            raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
         items = response.get("choices")
         if not isinstance(items, list) or len(items) > prepared.choices:
             raise invalid()
@@ -126,7 +125,7 @@ class _Stream(RawStream):
     def take(self, name: str, document: dict[str, Any]) -> Fed | None:
         error = document.get("error")
         if error or name == "error":
-            raise self.upstream_failed(Outgoing("", OPENAI.upstream_error(error, REPORTED)))
+            raise self.upstream_failed(Outgoing("", OPENAI.upstream_error(error, UPSTREAM_REPORTED)))
         self._note_fields(document)
         extras = OPENAI.extras.read(document).structure
         self._extras |= extras

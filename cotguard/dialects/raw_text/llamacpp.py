@@ -15,11 +15,9 @@ from typing import Any
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.chat.format import error_object
 from cotguard.dialects.chat.request import MAX_CHOICES
-from cotguard.dialects.contract import ErrorKind, Incoming, Prepared
+from cotguard.dialects.contract import CUT_NOTICE, UPSTREAM_REPORTED, ErrorKind, Incoming, Prepared
 from cotguard.dialects.raw_text.stream import (
-    CUT_NOTICE,
     OPENAI,
-    REPORTED,
     RawStream,
     choices_of,
     invalid,
@@ -112,7 +110,7 @@ class _Stream(RawStream):
     def take(self, name: str, document: dict[str, Any]) -> None:
         error = document.get("error")
         if error or name == "error":
-            raise self.upstream_failed(Outgoing("", OPENAI.upstream_error(error, REPORTED)))
+            raise self.upstream_failed(Outgoing("", OPENAI.upstream_error(error, UPSTREAM_REPORTED)))
         if not isinstance(document.get("content"), str):
             raise invalid()
         index = self.choice(document)

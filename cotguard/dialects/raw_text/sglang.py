@@ -20,17 +20,8 @@ from typing import Any
 
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.chat.request import MAX_CHOICES
-from cotguard.dialects.contract import ErrorKind, Prepared
-from cotguard.dialects.raw_text.stream import (
-    CUT_NOTICE,
-    REPORTED,
-    RawStream,
-    choices_of,
-    invalid,
-    opening_kind,
-    prompt_text,
-    prompts_of,
-)
+from cotguard.dialects.contract import CUT_NOTICE, UPSTREAM_REPORTED, ErrorKind, Prepared
+from cotguard.dialects.raw_text.stream import RawStream, choices_of, invalid, opening_kind, prompt_text, prompts_of
 from cotguard.dialects.request import bad, flag, integer, stops, string, without
 from cotguard.dialects.stream import Outgoing
 from cotguard.dialects.table import HOLE, Table
@@ -135,7 +126,7 @@ class SglangStream(RawStream):
 
     def take(self, name: str, document: dict[str, Any]) -> None:
         if document.get("error") or name == "error":
-            raise self.upstream_failed(Outgoing("", self._form.reported(REPORTED)))
+            raise self.upstream_failed(Outgoing("", self._form.reported(UPSTREAM_REPORTED)))
         self._form.check(document)
         index = self.choice(document, 0 if self.prepared.choices == 1 else None)
         if self.is_over(index):

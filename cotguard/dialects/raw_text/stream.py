@@ -15,7 +15,7 @@ from typing import Any
 
 from cotguard.dialects.channels import KINDS
 from cotguard.dialects.chat.format import Format
-from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
+from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Prepared, UpstreamFault
 from cotguard.dialects.request import bad
 from cotguard.dialects.stream import EventStream, Outgoing
 from cotguard.dialects.table import Table
@@ -28,10 +28,8 @@ from cotguard.moderation.markers import MarkerView, initial_kind
 from cotguard.spans import ChannelKind
 
 __all__ = [
-    "CUT_NOTICE",
     "INTERRUPTED",
     "OPENAI",
-    "REPORTED",
     "RawStream",
     "choices_of",
     "invalid",
@@ -41,8 +39,6 @@ __all__ = [
     "read_results",
 ]
 
-CUT_NOTICE = "[The rest of this response was removed by policy.]"
-REPORTED = "The upstream reported an error."
 INTERRUPTED = "The upstream ended the stream early."
 OPENAI = Format(Table.load("chat/chat_completions.yaml", tuple(KINDS)))
 """What the whole family of OpenAI's API has in common: the fields around choices, errors, switches of requests."""
@@ -104,7 +100,7 @@ def read_results(data: bytes) -> tuple[list[dict[str, Any]], bool]:
     if not results or not all(isinstance(each, dict) for each in results):
         raise invalid()
     if any(each.get("error") for each in results):
-        raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, REPORTED)
+        raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
     return results, listed
 
 

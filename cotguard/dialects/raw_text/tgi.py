@@ -14,8 +14,8 @@ Source: ``docs/openapi.json`` and ``router/src`` of huggingface/text-generation-
 from typing import Any
 
 from cotguard.detectors.contract import RequestFacts
-from cotguard.dialects.contract import ErrorKind, Prepared
-from cotguard.dialects.raw_text.stream import CUT_NOTICE, REPORTED, RawStream, invalid, opening_kind
+from cotguard.dialects.contract import CUT_NOTICE, UPSTREAM_REPORTED, ErrorKind, Prepared
+from cotguard.dialects.raw_text.stream import RawStream, invalid, opening_kind
 from cotguard.dialects.request import bad, flag, string, without
 from cotguard.dialects.stream import Outgoing
 from cotguard.dialects.table import HOLE, Table
@@ -91,7 +91,7 @@ class TgiStream(RawStream):
 
     def take(self, name: str, document: dict[str, Any]) -> None:
         if document.get("error") or name == "error":
-            raise self.upstream_failed(Outgoing("", self._form.reported(document, REPORTED)))
+            raise self.upstream_failed(Outgoing("", self._form.reported(document, UPSTREAM_REPORTED)))
         if not isinstance(document.get("token"), dict):
             raise invalid()
         self.choices[0] = None

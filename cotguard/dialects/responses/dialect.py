@@ -8,8 +8,9 @@ items (``items``). Here: whole responses, errors, and the :class:`~cotguard.dial
 from typing import Any
 
 from cotguard.dialects.channels import view_of
-from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, UpstreamFault
-from cotguard.dialects.responses.format import UPSTREAM_REPORTED, Format, error_object, listed
+from cotguard.dialects.chat.format import error_object
+from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Incoming, Prepared, UpstreamFault
+from cotguard.dialects.responses.format import Format, listed
 from cotguard.dialects.responses.request import Switches, prepare, tool_of
 from cotguard.dialects.responses.stream import ResponseStream
 from cotguard.dialects.table import Text

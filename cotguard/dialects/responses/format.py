@@ -3,14 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cotguard.dialects.contract import ErrorKind, UpstreamFault
+from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, UpstreamFault
 from cotguard.dialects.table import Document, Table, Text
 
-__all__ = ["UPSTREAM_REPORTED", "Format", "error_object", "listed"]
+__all__ = ["Format", "listed"]
 
-UPSTREAM_REPORTED = "The upstream reported an error."
-
-_CLIENT_FAULTS = frozenset({ErrorKind.BAD_REQUEST, ErrorKind.UNSUPPORTED, ErrorKind.NOT_FOUND, ErrorKind.TOO_LARGE})
 
 _ECHOES: Mapping[str, Any] = {
     "instructions": None,
@@ -92,12 +89,6 @@ class Format:
         known = isinstance(code, str) and code in self._error_codes
         known = known or (type(code) is int and 400 <= code < 600)
         return {"error": {"message": message, "type": known_kind, "param": None, "code": code if known else None}}
-
-
-def error_object(kind: ErrorKind, message: str) -> dict[str, Any]:
-    """Our own error in the dialect's shape."""
-    family = "invalid_request_error" if kind in _CLIENT_FAULTS else "server_error"
-    return {"error": {"message": message, "type": family, "param": None, "code": kind.value}}
 
 
 def listed(value: object) -> list[Any]:

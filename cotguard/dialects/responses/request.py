@@ -16,7 +16,17 @@ from typing import Any
 
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, Refused
-from cotguard.dialects.request import bad, flag, items, objects, read_body, string, texts, without
+from cotguard.dialects.request import (
+    bad,
+    flag,
+    items,
+    last_user_text,
+    objects,
+    read_body,
+    string,
+    texts,
+    without,
+)
 from cotguard.dialects.table import Table
 from cotguard.framing.json import dumps
 
@@ -130,8 +140,7 @@ def _last_user_message(body: Mapping[str, Any], history: list[dict[str, Any]]) -
     said = body.get("input")
     if isinstance(said, str):
         return said
-    asked = [each for each in history if each.get("role") == "user"]
-    return "".join(texts(asked[-1].get("content"))) if asked else ""
+    return last_user_text(history)
 
 
 def _tools(declared: list[dict[str, Any]]) -> Iterator[str]:

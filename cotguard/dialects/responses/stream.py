@@ -23,8 +23,9 @@ from collections.abc import Hashable
 from typing import Any
 
 from cotguard.dialects.channels import view_of
-from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
-from cotguard.dialects.responses.format import UPSTREAM_REPORTED, Format, error_object, listed
+from cotguard.dialects.chat.format import error_object
+from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Prepared, UpstreamFault
+from cotguard.dialects.responses.format import Format, listed
 from cotguard.dialects.responses.items import (
     BY_EVENT,
     LEAVES,
