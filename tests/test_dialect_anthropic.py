@@ -726,7 +726,7 @@ def test_requests() -> None:
     )
     assert (request.facts.system_prompts, request.facts.user) == (("be kind", "and brief"), "hi")
     assert (request.stream, request.tools, request.model) == (True, frozenset({"send"}), MODEL)
-    assert json.loads(request.body).keys() == {"model", "max_tokens", "messages", "tools", "system", "stream"}
+    assert request.document.keys() == {"model", "max_tokens", "messages", "tools", "system", "stream"}
     assert prepared(system="be kind").facts.system_prompts == ("be kind",)
     for field in ("api_base", "thread", "mock_response"):
         with pytest.raises(Refused):

@@ -728,7 +728,7 @@ def test_requests() -> None:
     assert request.facts.user == "third"
     assert request.tools == {*TOOLS, "computer"}
     assert request.stream
-    sent = json.loads(request.body)
+    sent = request.document
     assert "additionalModelResponseFieldPaths" not in sent
     assert sent["additionalModelRequestFields"] == {"thinking": {"type": "enabled"}, "tools": [{"name": "computer"}]}
     assert not prepared("converse").stream
@@ -752,9 +752,9 @@ def test_reasoning_without_its_signature_is_not_sent_back_to_claude() -> None:
     unsigned = {"reasoningContent": {"reasoningText": {"text": "I thought"}}}
     signed = {"reasoningContent": {"reasoningText": {"text": "I thought", "signature": "s"}}}
     history = [{"role": "assistant", "content": [unsigned, signed, {"text": "x"}]}]
-    assert json.loads(prepared(messages=history).body)["messages"][0]["content"] == [signed, {"text": "x"}]
+    assert prepared(messages=history).document["messages"][0]["content"] == [signed, {"text": "x"}]
     other = prepared(model="us.deepseek.r1-v1:0", messages=history)
-    assert json.loads(other.body)["messages"] == history
+    assert other.document["messages"] == history
 
 
 def test_messages_are_refused_where_only_prompts_are_known() -> None:

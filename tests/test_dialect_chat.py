@@ -932,7 +932,7 @@ def test_a_request_is_read_for_what_the_response_needs() -> None:
 def test_unknown_fields_pass_and_switches_that_leak_do_not() -> None:
     kept = {"model": "m", "messages": [{"role": "user", "content": "é"}], "temperature": 0.5, "x_new": {"a": [1]}}
     switches: Json = {"logprobs": True, "top_logprobs": 5, "return_token_ids": True, "echo": True, "store": True}
-    assert json.loads(ask(DIALECT, "chat", kept | switches).body) == kept
+    assert ask(DIALECT, "chat", kept | switches).document == kept
 
 
 @pytest.mark.parametrize(
@@ -945,7 +945,7 @@ def test_unknown_fields_pass_and_switches_that_leak_do_not() -> None:
     ],
 )
 def test_stream_options_are_rebuilt(options: object, kept: object) -> None:
-    assert json.loads(prepared(stream_options=options).body).get("stream_options") == kept
+    assert prepared(stream_options=options).document.get("stream_options") == kept
 
 
 @pytest.mark.parametrize(

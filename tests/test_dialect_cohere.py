@@ -626,7 +626,7 @@ def test_requests() -> None:
     request = prepared(messages=messages, logprobs=True)
     assert (request.facts.system_prompts, request.facts.user) == (("be kind",), "hello")
     assert request.tools == {"look"}
-    assert b"logprobs" not in request.body
+    assert "logprobs" not in request.document
     for wrong in ({"raw_prompting": True}, {"messages": "x"}, {"stream": "yes"}, {"tools": [7]}):
         with pytest.raises(Refused):
             prepared(**wrong)

@@ -185,7 +185,7 @@ def test_what_a_request_asks_for() -> None:
     request = prepared(n=2, stop=["END"], stream_options={"include_usage": True, "include_obfuscation": True})
     assert (request.model, request.stream, request.choices, request.stops) == ("m", True, 2, frozenset({"END"}))
     assert (request.facts.system_prompts, request.facts.user, request.usage_requested) == ((), "Go on:", True)
-    assert json.loads(request.body)["stream_options"] == {"include_usage": True, "include_obfuscation": False}
+    assert request.document["stream_options"] == {"include_usage": True, "include_obfuscation": False}
     assert not prepared(stream=False).stream
 
 
@@ -203,13 +203,13 @@ PROMPTS: Sequence[tuple[object, int, str]] = [
 def test_prompts(prompt: object, count: int, text: str) -> None:
     request = prepared(prompt=prompt)
     assert (request.choices, request.facts.user) == (count, text)
-    assert json.loads(request.body)["prompt"] == prompt
+    assert request.document["prompt"] == prompt
 
 
 def test_switches_that_widen_the_answer_are_stripped() -> None:
     copies = ("logprobs", "prompt_logprobs", "return_token_ids", "return_hidden_states", "n_probs", "return_tokens")
     switches = (*copies, "include_stop_str_in_output", "skip_special_tokens", "store", "metadata")
-    sent = json.loads(prepared(**dict.fromkeys(switches, 1), best_of=2, suffix="end").body)
+    sent = prepared(**dict.fromkeys(switches, 1), best_of=2, suffix="end").document
     assert sent == {"model": "m", "prompt": "Go on:", "stream": True, "best_of": 2, "suffix": "end"}
 
 

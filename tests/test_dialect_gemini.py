@@ -610,7 +610,7 @@ def test_either_spelling_and_single_objects() -> None:
     assert (request.facts.system_prompts, request.facts.user) == (("be kind",), "hello")
     assert request.tools == {"send"}
     assert request.choices == 3
-    sent = json.loads(request.body)
+    sent = request.document
     assert sent["generationConfig"] == {"candidateCount": 3, "topP": 1}
     assert sent["store"] is False
 

@@ -127,11 +127,11 @@ def test_a_document_of_tgi(balanced: Moderation) -> None:
 def test_requests_to_tgi() -> None:
     request = tgi("generate", details=True, decoder_input_details=True, top_n_tokens=3, best_of=2, stop=["END"])
     sent = {"details": True, "stop": ["END"], "return_full_text": False}
-    assert json.loads(request.body) == {"inputs": "Go on:", "parameters": sent}
+    assert request.document == {"inputs": "Go on:", "parameters": sent}
     assert (request.facts.user, request.stream) == ("Go on:", False)
     assert tgi().stream
     assert ask(DIALECT, "root", {"inputs": "a", "stream": True}).stream
-    assert json.loads(ask(DIALECT, "root", {"inputs": "a"}).body)["parameters"] == {"return_full_text": False}
+    assert ask(DIALECT, "root", {"inputs": "a"}).document["parameters"] == {"return_full_text": False}
     for refused in ({"return_full_text": True}, {"adapter_id": "a"}):
         with pytest.raises(Refused):
             tgi("generate", **refused)
@@ -278,7 +278,7 @@ def test_requests_to_sglang() -> None:
     sampling = {"n": 2, "stop": "END", "no_stop_trim": True, "skip_special_tokens": False, "temperature": 0}
     request = sglang(sampling_params=sampling, return_logprob=True, return_hidden_states=True, rid="r9")
     kept = {"n": 2, "stop": "END", "temperature": 0}
-    assert json.loads(request.body) == {"text": "Go on:", "stream": True, "sampling_params": kept}
+    assert request.document == {"text": "Go on:", "stream": True, "sampling_params": kept}
     assert (request.facts.user, request.stream, request.choices) == ("Go on:", True, 2)
     assert sglang(text=["a", "b"], sampling_params=[{"n": 2}, {"n": 3}]).choices == 6
     assert ask(DIALECT, "generate", {"input_ids": [[1], [2]]}).choices == 2

@@ -526,14 +526,14 @@ def test_requests(asked: object, user: str) -> None:
     request = prepared(input=asked, system_instruction="be kind", store=True)
     assert (request.facts.system_prompts, request.facts.user) == (("be kind",), user)
     assert (request.model, request.stream, sorted(request.tools)) == ("m", True, ["getWeather", "send"])
-    assert json.loads(request.body)["store"] is False
+    assert request.document["store"] is False
 
 
 def test_either_spelling() -> None:
     request = prepared(systemInstruction="be kind")
     assert request.facts.system_prompts == ("be kind",)
-    assert json.loads(request.body)["system_instruction"] == "be kind"
-    assert json.loads(prepared().body)["store"] is False
+    assert request.document["system_instruction"] == "be kind"
+    assert prepared().document["store"] is False
 
 
 @pytest.mark.parametrize(

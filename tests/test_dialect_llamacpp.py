@@ -129,7 +129,7 @@ def test_errors_keep_their_code() -> None:
 
 def test_requests() -> None:
     request = prepared(stop=["END"], n_probs=3, return_tokens=True, timings_per_token=True, id_slot=2, grammar="root")
-    assert json.loads(request.body) == {"prompt": "Go on:", "stream": True, "stop": ["END"], "grammar": "root"}
+    assert request.document == {"prompt": "Go on:", "stream": True, "stop": ["END"], "grammar": "root"}
     assert (request.facts.user, request.stops, request.choices) == ("Go on:", frozenset({"END"}), 1)
     assert prepared(prompt=["a", 1, "b"]).choices == 1
     assert prepared(prompt=["a", {"prompt_string": "b"}, [1, 2]], n_cmpl=2).choices == 6

@@ -536,7 +536,7 @@ def test_requests() -> None:
     assert not prepared().stream
     request = prepared(stream=True, store=True, instructions="be kind", inputs="hello")
     assert request.stream
-    assert json.loads(request.body)["store"] is False
+    assert request.document["store"] is False
     assert (request.facts.system_prompts, request.facts.user) == (("be kind",), "hello")
     assert request.tools == {"look"}
     inputs = [{"role": "user", "content": "first"}, {"role": "user", "content": [text("last")]}, {"object": "entry"}]

@@ -107,7 +107,7 @@ def test_requests() -> None:
     assert not prepared(stream=False).stream
     request = prepared(messages=[{"role": "system", "content": "be kind"}, {"role": "user", "content": "hello"}])
     assert (request.facts.system_prompts, request.facts.user) == (("be kind",), "hello")
-    assert b"logprobs" not in prepared(logprobs=True).body
+    assert "logprobs" not in prepared(logprobs=True).document
     with pytest.raises(Refused):
         prepared(_debug_render_only=True)
 

@@ -635,7 +635,7 @@ def test_requests() -> None:
     )
     assert request.stream
     assert (request.facts.system_prompts, request.facts.user) == (("be kind", "be brief"), "hello")
-    sent = json.loads(request.body)
+    sent = request.document
     assert sent["store"] is False
     assert sent["include"] == ["file_search_call.results"]
     assert sent["stream_options"] == {"include_obfuscation": False}
@@ -646,7 +646,7 @@ def test_requests() -> None:
     spaced = prepared(tools=[{"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "inner"}]}])
     assert "inner" in spaced.tools
     odd: list[Any] = [{"type": [], "role": {}, "content": 7}]
-    assert json.loads(prepared(input=odd, include=[{}], tools=[{"type": {}, "name": []}]).body)["input"] == odd
+    assert prepared(input=odd, include=[{}], tools=[{"type": {}, "name": []}]).document["input"] == odd
 
 
 @pytest.mark.parametrize(

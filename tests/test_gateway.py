@@ -227,4 +227,4 @@ async def test_a_request_is_not_kept_while_its_answer_streams(upstream: Upstream
     proxy = await make_proxy()
     _, body = await post(proxy.url, stream=True)
     assert texts(body)[0, "content"] == "one two"
-    assert [prepared.body for prepared in sent] == [b""]
+    assert [prepared.document for prepared in sent] == [{}]

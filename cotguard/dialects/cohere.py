@@ -76,7 +76,7 @@ class Cohere(TabledDialect):
         messages = objects(body, "messages")
         system = system_texts(messages)
         return Prepared(
-            body=dumps(body),
+            document=body,
             model=string(body, "model"),
             stream=flag(body, "stream"),
             facts=RequestFacts(tuple(system), last_user_text(messages)),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from cotguard.detectors.contract import RequestFacts
 from cotguard.moderation.exchange import Exchange
@@ -112,10 +112,11 @@ class Incoming:
 
 @dataclass(slots=True)
 class Prepared:
-    """A request that may go upstream: the body we wrote, and what the response side needs to know."""
+    """A request that may go upstream: its document, and what the response side needs to know."""
 
-    body: bytes = field(repr=False)
-    """Emptied once it is sent: a stream lasts longer, and may be one of thousands."""
+    document: dict[str, Any] = field(repr=False)
+    """What the body that goes upstream is written from. Empty once it is sent: a stream lasts longer, and may be one of
+    thousands."""
     model: str
     stream: bool
     facts: RequestFacts = field(repr=False)

@@ -77,7 +77,7 @@ class MistralConversations(TabledDialect):
         asked = inputs if isinstance(inputs, str) else last_user_text(objects(body, "inputs"))
         instructions = string(body, "instructions")
         return Prepared(
-            body=dumps({**body, "store": False}),
+            document={**body, "store": False},
             model=string(body, "model"),
             stream=flag(body, "stream"),
             facts=RequestFacts((instructions,) if instructions else (), asked),

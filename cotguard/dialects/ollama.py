@@ -82,7 +82,7 @@ class Ollama(TabledDialect):
         system += system_texts(messages)
         user = last_user_text(messages, default=string(body, "prompt"))
         return Prepared(
-            body=dumps(body),
+            document=body,
             model=string(body, "model"),
             stream=flag(body, "stream", default=True),
             facts=RequestFacts(tuple(system), user),

@@ -85,7 +85,7 @@ class Transcription(TabledDialect):
         if stream is None:
             raise bad("The field 'stream' must be true or false.")
         return Prepared(
-            body=b"",
+            document={},
             model=given.get("model", ""),
             stream=stream,
             facts=RequestFacts((), given.get("prompt", "")),

@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode
@@ -65,6 +66,15 @@ class _Failure(NamedTuple):
     status: int
     kind: ErrorKind
     message: str
+
+
+@dataclass(slots=True)
+class _Outgoing:
+    """A request to the upstream. ``data`` is emptied once it is sent: a stream lasts longer."""
+
+    url: URL
+    headers: dict[str, str] = field(repr=False)
+    data: bytes | aiohttp.FormData = field(repr=False)
 
 
 class Gateway:
@@ -182,12 +192,12 @@ class Gateway:
         incoming = await read_incoming(request, match, query, self.settings.max_request_bytes)
         prepared = match.dialect.prepare(incoming)
         url = self._url(prepared.upstream or match.upstream, query if prepared.query is None else prepared.query)
-        headers = await self._headers(request, match, url, prepared.body, incoming.body)
+        outgoing = await self._outgoing(request, match, url, prepared, incoming.body)
         del incoming  # its body, as the prepared one's: a stream lasts longer
         exchange = Exchange(self.policy, self.detectors, prepared.facts, self._key)
         self.metrics.active.inc()
         try:
-            return await self._exchange(request, match.dialect, url, headers, prepared, exchange)
+            return await self._exchange(request, match.dialect, outgoing, prepared, exchange)
         except asyncio.CancelledError:  # the client left, and took the handler with it
             self._finish(match.dialect, _CLIENT_GONE, "client_gone")
             raise
@@ -197,6 +207,19 @@ class Gateway:
 
     def _url(self, path: str, query: Mapping[str, str]) -> URL:
         return URL(self.settings.upstream + path + ("?" + urlencode(query) if query else ""), encoded=True)
+
+    async def _outgoing(
+        self, request: web.Request, match: Match, url: URL, prepared: Prepared, received: bytes
+    ) -> _Outgoing:
+        """What goes upstream; nothing of it stays in ``prepared``. Raises :class:`Refused`."""
+        body = dumps(prepared.document)
+        headers = await self._headers(request, match, url, body, received)
+        data: bytes | aiohttp.FormData = body
+        if prepared.fields is not None:
+            data = written_form(prepared.fields, prepared.file)
+            del headers[hdrs.CONTENT_TYPE]  # the form has its own, with its boundary
+        prepared.document, prepared.file = {}, None
+        return _Outgoing(url, headers, data)
 
     async def _headers(
         self, request: web.Request, match: Match, url: URL, body: bytes, received: bytes
@@ -213,27 +236,24 @@ class Gateway:
         self,
         request: web.Request,
         dialect: Dialect,
-        url: URL,
-        headers: dict[str, str],
+        outgoing: _Outgoing,
         prepared: Prepared,
         exchange: Exchange,
     ) -> web.StreamResponse:
         started = time.monotonic()
         client = await self.client()
-        data: bytes | aiohttp.FormData = prepared.body
-        if prepared.fields is not None:
-            data = written_form(prepared.fields, prepared.file)
-            del headers[hdrs.CONTENT_TYPE]  # the form has its own, with its boundary
         try:
             async with asyncio.timeout(self.settings.first_byte_timeout):
-                upstream = await client.post(url, data=data, headers=headers, allow_redirects=False)
+                upstream = await client.post(
+                    outgoing.url, data=outgoing.data, headers=outgoing.headers, allow_redirects=False
+                )
         except TimeoutError:
             failure = _Failure(504, ErrorKind.UPSTREAM_TIMEOUT, "The upstream did not answer in time.")
             return self._error(dialect, failure, "failed")
         except aiohttp.ClientError:
             failure = _Failure(502, ErrorKind.UPSTREAM_ERROR, "The upstream cannot be reached.")
             return self._error(dialect, failure, "failed")
-        prepared.body, prepared.file, data = b"", None, b""
+        outgoing.data = b""
         try:
             return await self._respond(request, dialect, prepared, exchange, upstream, started)
         finally:

@@ -72,7 +72,7 @@ def prepare(request: Incoming, form: Format) -> Prepared:
     system = list(texts(body.get("system")))
     system += system_texts(messages)
     return Prepared(
-        body=dumps(body),
+        document=body,
         model=string(body, "model") or request.parameters.get("model", ""),
         stream=flag(body, "stream"),
         facts=RequestFacts(tuple(system), last_user_text(messages)),

@@ -88,7 +88,7 @@ class Bedrock(TabledDialect):
         if "messages" in body:
             raise Refused(400, ErrorKind.UNSUPPORTED, _NO_MESSAGES)
         return Prepared(
-            body=dumps(body),
+            document=body,
             model=model.replace(".", "-", 1) if family == "deepseek" else model,  # its name elsewhere
             stream=stream,
             facts=RequestFacts((), string(body, self._forms[family].prompt)),
@@ -109,7 +109,7 @@ class Bedrock(TabledDialect):
         system = [text for block in objects(body, "system") for text in _block_texts(block)] + system
         asked = [each for each in messages if each.get("role") == "user"]
         return Prepared(
-            body=dumps(body),
+            document=body,
             model=model,
             stream=stream,
             facts=RequestFacts(tuple(system), "\n".join(_texts(asked[-1])) if asked else ""),

@@ -25,7 +25,6 @@ from cotguard.dialects.request import (
     texts,
     without,
 )
-from cotguard.framing.json import dumps
 
 __all__ = ["MAX_CHOICES", "prepare"]
 
@@ -43,7 +42,7 @@ def prepare(data: bytes, form: Format) -> Prepared:
     stream = flag(body, "stream")
     options = stream_options(body, stream=stream)
     return Prepared(
-        body=dumps(body),
+        document=body,
         model=string(body, "model"),
         stream=stream,
         facts=RequestFacts(tuple(_system_prompts(body)), _last_user_message(body)),

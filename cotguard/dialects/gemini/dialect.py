@@ -73,7 +73,7 @@ class Gemini(TabledDialect):
     def prepare(self, request: Incoming) -> Prepared:
         asked = self._rules.read(request)
         return Prepared(
-            body=dumps(asked.body),
+            document=asked.body,
             model=request.parameters.get("model", ""),
             stream=request.route.action == "stream",
             facts=asked.facts,

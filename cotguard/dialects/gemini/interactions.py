@@ -80,7 +80,7 @@ class Interactions(TabledDialect):
         instruction = string(body, "system_instruction")
         names = (tool.get("name") for tool in objects(body, "tools") if tool.get("type") == "function")
         return Prepared(
-            body=dumps(body),
+            document=body,
             model=string(body, "model"),
             stream=flag(body, "stream"),
             facts=RequestFacts((instruction,) if instruction else (), _user(body.get("input"))),

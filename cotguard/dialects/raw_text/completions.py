@@ -58,7 +58,7 @@ class Completions(TabledDialect):
         prompt = body.get("prompt")
         each = integer(body, "n", 1, MAX_CHOICES, default=1)
         return Prepared(
-            body=dumps(body),
+            document=body,
             model=string(body, "model"),
             stream=stream,
             facts=RequestFacts((), prompt_text(prompt)),

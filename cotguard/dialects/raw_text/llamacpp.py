@@ -57,7 +57,7 @@ class LlamaCpp(TabledDialect):
         prompt = body.get("prompt")
         each = max(integer(body, name, 1, MAX_CHOICES, default=1) for name in ("n", "n_cmpl"))
         return Prepared(
-            body=dumps(body),
+            document=body,
             model=string(body, "model"),
             stream=flag(body, "stream"),
             facts=RequestFacts((), "\n".join(filter(None, (*_around(body), prompt_text(prompt))))),

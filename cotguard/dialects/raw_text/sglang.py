@@ -26,7 +26,6 @@ from cotguard.dialects.request import bad, flag, integer, stops, string, without
 from cotguard.dialects.stream import Outgoing
 from cotguard.dialects.table import HOLE, Table
 from cotguard.dialects.whole import moderate
-from cotguard.framing.json import dumps
 from cotguard.framing.sse import DoneEvents
 from cotguard.moderation.exchange import Exchange, Lane
 from cotguard.moderation.markers import MarkerView
@@ -61,7 +60,7 @@ class Sglang:
             sent["sampling_params"] = kept if isinstance(sampling, list) else kept[0]
         each = max((integer(each, "n", 1, MAX_CHOICES, default=1) for each in kept), default=1)
         return Prepared(
-            body=dumps(sent),
+            document=sent,
             model=string(sent, "model"),
             stream=flag(sent, "stream"),
             facts=RequestFacts((), prompt_text(prompt)),

@@ -20,7 +20,6 @@ from cotguard.dialects.request import bad, flag, string, without
 from cotguard.dialects.stream import Outgoing
 from cotguard.dialects.table import HOLE, Table
 from cotguard.dialects.whole import moderate
-from cotguard.framing.json import dumps
 from cotguard.framing.sse import ServerSentEvents
 from cotguard.moderation.exchange import Exchange
 from cotguard.moderation.markers import MarkerView
@@ -50,7 +49,7 @@ class Tgi:
         # `/` would put the prompt before the text by default.
         sent = {**body, "parameters": {**parameters, "return_full_text": False}}
         return Prepared(
-            body=dumps(sent),
+            document=sent,
             model="",
             stream=action == "generate_stream" or flag(body, "stream"),
             facts=RequestFacts((), string(body, "inputs")),

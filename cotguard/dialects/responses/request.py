@@ -28,7 +28,6 @@ from cotguard.dialects.request import (
     without,
 )
 from cotguard.dialects.table import Table
-from cotguard.framing.json import dumps
 
 __all__ = ["Switches", "prepare", "tool_of"]
 
@@ -72,7 +71,7 @@ def prepare(request: Incoming, switches: Switches) -> Prepared:
     _quiet(body)
     history = _history(body, switches)
     return Prepared(
-        body=dumps(body),
+        document=body,
         model=string(body, "model"),
         stream=stream,
         facts=RequestFacts(tuple(_system_prompts(body, history)), _last_user_message(body, history)),
