@@ -1,8 +1,19 @@
 """The policy language: what happens to a value that was found, by entity, channel and score."""
 
 from cotguard.policy.compiled import Policy
-from cotguard.policy.document import Mode, OnError
+from cotguard.policy.document import Media, Mode, OnError, RequestTexts
 from cotguard.policy.errors import PolicyError, Problem
 from cotguard.policy.loading import load, parse, ready_policies
 
-__all__ = ["Mode", "OnError", "Policy", "PolicyError", "Problem", "load", "parse", "ready_policies"]
+__all__ = [
+    "Media",
+    "Mode",
+    "OnError",
+    "Policy",
+    "PolicyError",
+    "Problem",
+    "RequestTexts",
+    "load",
+    "parse",
+    "ready_policies",
+]

@@ -19,9 +19,12 @@ from cotguard.taxonomy import ENTITIES, GROUPS
 __all__ = [
     "EVERYTHING",
     "KnownValuesDocument",
+    "Media",
     "Mode",
     "OnError",
     "PolicyDocument",
+    "RequestDocument",
+    "RequestTexts",
     "RuleDocument",
     "known_value_fault",
 ]
@@ -54,6 +57,21 @@ class OnError(StrEnum):
 
     CLOSED = "closed"
     OPEN = "open"
+
+
+class RequestTexts(StrEnum):
+    """What is done with a request's texts: nothing, or their values are found and known, or rules are carried out."""
+
+    IGNORE = "ignore"
+    READ = "read"
+    MODERATE = "moderate"
+
+
+class Media(StrEnum):
+    """Whether what cannot be read (images, sound, encoded files, prompts of token ids) may go to the upstream."""
+
+    PASS = "pass"
+    REFUSE = "refuse"
 
 
 def _one_of(what: str, words: Collection[str], listed: Collection[str] = ()) -> BeforeValidator:
@@ -111,6 +129,8 @@ OriginWord = Annotated[
 ActionWord = Annotated[Action, _one_of("an action", tuple(Action))]
 ModeWord = Annotated[Mode, _one_of("a mode", tuple(Mode))]
 OnErrorWord = Annotated[OnError, _one_of("a way to treat faults", tuple(OnError))]
+RequestTextsWord = Annotated[RequestTexts, _one_of("a way to treat texts of requests", tuple(RequestTexts))]
+MediaWord = Annotated[Media, _one_of("a way to treat media", tuple(Media))]
 KnownValue = Annotated[str, AfterValidator(_known_value)]
 
 
@@ -169,6 +189,24 @@ class KnownValuesDocument(_Document):
     )
 
 
+class RequestDocument(_Document):
+    """What happens to what a client sends, before it goes to the upstream."""
+
+    texts: RequestTextsWord = Field(
+        default=RequestTexts.READ,
+        description=(
+            "ignore; read: values that stand in it are found, so that they are known when they come back; moderate: "
+            "the rules are carried out too, and what goes to the upstream is rewritten."
+        ),
+        examples=["moderate"],
+    )
+    media: MediaWord = Field(
+        default=Media.PASS,
+        description="Whether images, sound, encoded files and prompts of token ids, which no detector reads, may pass.",
+        examples=["refuse"],
+    )
+
+
 class PolicyDocument(_Document):
     """A cotguard policy: what happens to values found in what a model writes. The first rule that fits decides."""
 
@@ -205,6 +243,11 @@ class PolicyDocument(_Document):
         max_length=500,
         description="What is written in place of text that is withheld.",
         examples=["[withheld]"],
+    )
+    request: RequestDocument = Field(
+        default=RequestDocument(),
+        description="What happens to what a client sends.",
+        examples=[{"texts": "moderate"}],
     )
     rules: tuple[RuleDocument, ...] = Field(
         description="Rules, in order. The first one that fits a value decides.",
