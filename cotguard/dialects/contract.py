@@ -16,6 +16,7 @@ __all__ = [
     "Incoming",
     "Prepared",
     "Refused",
+    "Restored",
     "Route",
     "Translator",
     "Upload",
@@ -33,6 +34,7 @@ class ErrorKind(StrEnum):
     """Why an exchange ends in an error. The value is the ``code`` clients see and the label metrics carry."""
 
     BAD_REQUEST = "bad_request"
+    BLOCKED = "blocked_by_policy"
     UNSUPPORTED = "unsupported"
     NOT_FOUND = "not_found"
     TOO_LARGE = "too_large"
@@ -110,6 +112,10 @@ class Incoming:
     file: Upload | None = None
 
 
+class Restored(dict[str, Any]):
+    """Something in a request's document that the upstream said, as it said it: it is not moderated, nor altered."""
+
+
 @dataclass(slots=True)
 class Prepared:
     """A request that may go upstream: its document, and what the response side needs to know."""
@@ -133,7 +139,7 @@ class Prepared:
     """The upstream's query parameters, if others than the client's."""
     upstream: str = ""
     """The upstream's path, if another than the route's."""
-    fields: Sequence[tuple[str, str]] | None = field(default=None, repr=False)
+    fields: list[tuple[str, str]] | None = field(default=None, repr=False)
     """If a form goes upstream instead of the body, what is in it beside ``file``."""
     file: Upload | None = None
     """None again once it is sent."""
@@ -189,6 +195,13 @@ class Dialect(Protocol):
 
     @property
     def routes(self) -> Sequence[Route]: ...
+
+    def read_request(self, document: dict[str, Any], fields: list[tuple[str, str]], exchange: Exchange) -> None:
+        """Let ``exchange`` read the texts of a request, a lookup's too, and put back what the policy rewrites.
+
+        Raises :class:`Refused`, and what :meth:`~cotguard.moderation.exchange.Exchange.read` raises.
+        """
+        ...
 
     def prepare(self, request: Incoming) -> Prepared:
         """Read, check and rewrite a request (switches that open leaks are stripped). Raises :class:`Refused`."""

@@ -37,25 +37,36 @@ from cotguard.dialects.channels import STRUCTURED
 from cotguard.dialects.contract import ErrorKind, Route, UpstreamFault
 from cotguard.framing.json import dumps, loads
 
-__all__ = ["CHECKS", "HOLE", "Document", "Place", "Reading", "Shape", "Table", "Text", "fill"]
+__all__ = [
+    "CHECKS",
+    "HOLE",
+    "Check",
+    "Document",
+    "Place",
+    "Reading",
+    "Shape",
+    "Step",
+    "Table",
+    "Text",
+    "fill",
+    "matching",
+]
 
 HOLE = "\0"
 """Stands for a channel's text in a fragment. No check lets a string with this character through."""
 
 Check = Callable[[object], bool]
 
-_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,95}")
-_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@/+ -]{0,127}")
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{5,18}(Z|[+-][0-9]{2}:[0-9]{2})")
 
 _MAX_INDEX = 1023
 _MAX_NUMBER = 2**53
 _MAX_NAME = 256
 
 
-def _matching(pattern: re.Pattern[str]) -> Check:
-    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
+def matching(pattern: str) -> Check:
+    """A check for strings that match ``pattern`` as a whole."""
+    compiled = re.compile(pattern)
+    return lambda value: isinstance(value, str) and compiled.fullmatch(value) is not None
 
 
 def _is_number(value: object) -> bool:
@@ -65,10 +76,10 @@ def _is_number(value: object) -> bool:
 
 
 CHECKS: Mapping[str, Check] = {
-    "id": _matching(_IDENTIFIER),
-    "model": _matching(_MODEL),
-    "word": _matching(_WORD),
-    "time": _matching(_TIME),
+    "id": matching(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,95}"),
+    "model": matching(r"[A-Za-z0-9][A-Za-z0-9_.:@/+ -]{0,127}"),
+    "word": matching(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"),
+    "time": matching(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{5,18}(Z|[+-][0-9]{2}:[0-9]{2})"),
     "number": _is_number,
     "boolean": lambda value: type(value) is bool,
     "index": lambda value: type(value) is int and 0 <= value <= _MAX_INDEX,
@@ -348,6 +359,11 @@ class Table:
             return Shape(rows, self._channels, self._checks)
         except ValueError as error:
             raise ValueError(f"{section}: {error}") from None
+
+    @property
+    def checks(self) -> Mapping[str, Check]:
+        """Structure by name, the table's enums included."""
+        return self._checks
 
     def text(self, section: str, name: str) -> str:
         """A word or sentence in a section."""

@@ -2,9 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 from cotguard.dialects.channels import KINDS
 from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, Route, Translator
+from cotguard.dialects.inbound import Inbound, moderate_request
 from cotguard.dialects.table import Table
 from cotguard.dialects.whole import read_object
 from cotguard.framing.json import JSONError, dumps, loads
@@ -27,7 +29,11 @@ class TabledDialect(ABC):
         self.title = self.table.text("dialect", "title")
         self.servers = self.table.text("dialect", "servers")
         self.routes: Sequence[Route] = self.table.routes()
+        self.inbound = Inbound(self.table.pairs("inbound"), self.table.checks)
         self._lookups = self.table.lookups()
+
+    def read_request(self, document: dict[str, Any], fields: list[tuple[str, str]], exchange: Exchange) -> None:
+        moderate_request(self.inbound, document, fields, exchange)
 
     @abstractmethod
     def prepare(self, request: Incoming) -> Prepared: ...

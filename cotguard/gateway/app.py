@@ -14,7 +14,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode
@@ -24,7 +23,7 @@ from aiohttp import hdrs, web
 from yarl import URL
 
 from cotguard.classifier.handover import handed_over
-from cotguard.detectors.contract import Detector
+from cotguard.detectors.contract import Detector, RequestFacts
 from cotguard.detectors.registry import build
 from cotguard.dialects.catalogue import dialects
 from cotguard.dialects.contract import Dialect, ErrorKind, Prepared, Refused, Translator, UpstreamFault
@@ -35,12 +34,14 @@ from cotguard.gateway.encodings import Decoder, EncodingError, TooLargeError
 from cotguard.gateway.form import written_form
 from cotguard.gateway.headers import request_headers, response_headers
 from cotguard.gateway.intake import read_incoming, read_json
+from cotguard.gateway.outgoing import Outgoing, Unmoderated, moderate
 from cotguard.gateway.settings import Settings
 from cotguard.gateway.signing import Signer, Unsigned
 from cotguard.gateway.streaming import Pump, Rounds
 from cotguard.guard.client import GuardClient
 from cotguard.guard.detector import Guard
 from cotguard.moderation.exchange import Exchange, ModerationFault
+from cotguard.moderation.request import Findings
 from cotguard.policy import Policy, load
 from cotguard.telemetry.metrics import METRICS, Metrics
 
@@ -68,15 +69,6 @@ class _Failure(NamedTuple):
     message: str
 
 
-@dataclass(slots=True)
-class _Outgoing:
-    """A request to the upstream. ``data`` is emptied once it is sent: a stream lasts longer."""
-
-    url: URL
-    headers: dict[str, str] = field(repr=False)
-    data: bytes | aiohttp.FormData = field(repr=False)
-
-
 class Gateway:
     """The handlers and what they share. ``policy`` and ``detectors`` default to what the settings name."""
 
@@ -93,6 +85,7 @@ class Gateway:
             build(self.policy, settings.bundle, settings.served, settings.guard) if detectors is None else detectors
         )
         self.metrics = metrics
+        self._findings = Findings(self.policy, self.detectors)
         self.draining = asyncio.Event()
         served = dialects()
         self._router = Router(served)
@@ -191,13 +184,15 @@ class Gateway:
             raise Refused(503, ErrorKind.SHUTTING_DOWN, _SHUTTING_DOWN)
         incoming = await read_incoming(request, match, query, self.settings.max_request_bytes)
         prepared = match.dialect.prepare(incoming)
-        url = self._url(prepared.upstream or match.upstream, query if prepared.query is None else prepared.query)
-        outgoing = await self._outgoing(request, match, url, prepared, incoming.body)
-        del incoming  # its body, as the prepared one's: a stream lasts longer
-        exchange = Exchange(self.policy, self.detectors, prepared.facts, self._key)
+        asked = query if prepared.query is None else prepared.query
+        exchange = Exchange(self.policy, self.detectors, prepared.facts, self._key, findings=self._findings)
         self.metrics.active.inc()
         try:
+            outgoing = await self._outgoing(request, match, asked, prepared, incoming.body, exchange)
+            del incoming  # its body, as the prepared one's: a stream lasts longer
             return await self._exchange(request, match.dialect, outgoing, prepared, exchange)
+        except ModerationFault as fault:
+            return self._error(match.dialect, _failure(fault), "failed")
         except asyncio.CancelledError:  # the client left, and took the handler with it
             self._finish(match.dialect, _CLIENT_GONE, "client_gone")
             raise
@@ -209,26 +204,40 @@ class Gateway:
         return URL(self.settings.upstream + path + ("?" + urlencode(query) if query else ""), encoded=True)
 
     async def _outgoing(
-        self, request: web.Request, match: Match, url: URL, prepared: Prepared, received: bytes
-    ) -> _Outgoing:
+        self,
+        request: web.Request,
+        match: Match,
+        query: Mapping[str, str],
+        prepared: Prepared,
+        received: bytes,
+        exchange: Exchange,
+    ) -> Outgoing:
         """What goes upstream; nothing of it stays in ``prepared``. Raises :class:`Refused`."""
+        fields = prepared.fields
+        headers = request_headers(request.headers)
+        await self._moderate(
+            Unmoderated(prepared.document, fields or [], headers, match.parameters, query), match, exchange
+        )
+        url = self._url(prepared.upstream or match.upstream, query)
         body = dumps(prepared.document)
-        headers = await self._headers(request, match, url, body, received)
+        unsigned = Unsigned(match.route.signed, request.method, url, headers, body, body == received)
+        headers = await self._signed(request, match, unsigned)
         data: bytes | aiohttp.FormData = body
-        if prepared.fields is not None:
-            data = written_form(prepared.fields, prepared.file)
+        if fields is not None:
+            data = written_form(fields, prepared.file)
             del headers[hdrs.CONTENT_TYPE]  # the form has its own, with its boundary
         prepared.document, prepared.file = {}, None
-        return _Outgoing(url, headers, data)
+        return Outgoing(url, headers, data)
 
-    async def _headers(
-        self, request: web.Request, match: Match, url: URL, body: bytes, received: bytes
-    ) -> dict[str, str]:
-        """What goes upstream beside ``body``; ``received`` is what the client sent. Raises :class:`Refused`."""
-        headers = request_headers(request.headers)
+    async def _moderate(self, unmoderated: Unmoderated, match: Match, exchange: Exchange) -> None:
+        """Carry out the policy on a request."""
+        call = partial(moderate, unmoderated, match.dialect, exchange)
+        await handed_over(call, self._answerers) if self._answerers else call()
+
+    async def _signed(self, request: web.Request, match: Match, unsigned: Unsigned) -> dict[str, str]:
+        """The headers that go upstream, with a signature where the upstream wants one. Raises :class:`Refused`."""
         if not match.route.signed:
-            return headers
-        unsigned = Unsigned(match.route.signed, request.method, url, headers, body, body == received)
+            return unsigned.headers
         client = {name.lower(): value for name, value in request.headers.items()}
         return await asyncio.to_thread(self._signer.headers_of, unsigned, client, request.rel_url.raw_path_qs)
 
@@ -236,7 +245,7 @@ class Gateway:
         self,
         request: web.Request,
         dialect: Dialect,
-        outgoing: _Outgoing,
+        outgoing: Outgoing,
         prepared: Prepared,
         exchange: Exchange,
     ) -> web.StreamResponse:
@@ -349,9 +358,19 @@ class Gateway:
         dialect, client = match.dialect, await self.client()
         posted = request.method == hdrs.METH_POST
         received = await read_json(request, self.settings.max_request_bytes) if posted else None
-        data = None if received is None else dumps(read_body(received))
+        document = read_body(received or b"{}")
+        headers = request_headers(request.headers)
+        exchange = Exchange(self.policy, self.detectors, RequestFacts(), self._key, findings=self._findings)
+        try:
+            await self._moderate(Unmoderated(document, [], headers, match.parameters, query), match, exchange)
+        except ModerationFault as fault:
+            return self._error(dialect, _failure(fault), "failed")
+        finally:
+            self.metrics.account(exchange)
+        data = dumps(document) if posted else None
         url = self._url(match.upstream, query)
-        headers = await self._headers(request, match, url, data or b"", received or b"")
+        unsigned = Unsigned(match.route.signed, request.method, url, headers, data or b"", data == received)
+        headers = await self._signed(request, match, unsigned)
         try:
             async with asyncio.timeout(self.settings.first_byte_timeout):
                 async with client.request(

@@ -3,19 +3,18 @@
 import re
 from collections.abc import Mapping
 
-__all__ = ["request_headers", "response_headers"]
+__all__ = ["CREDENTIALS", "request_headers", "response_headers"]
 
-_REQUEST = frozenset(
+CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-key"})
+"""Where a client's key may stand."""
+
+_REQUEST = CREDENTIALS | frozenset(
     {
-        "authorization",
-        "api-key",
-        "x-api-key",
         "openai-organization",
         "openai-project",
         "openai-beta",
         "anthropic-version",
         "anthropic-beta",
-        "x-goog-api-key",
         "x-goog-api-client",
         "x-goog-user-project",
         "user-agent",

@@ -106,12 +106,12 @@ _GRAMMAR: dict[tuple[_Reading, str], _Reading | None] = {
 
 
 class JsonView(PlainView):
-    """See the module. The kind is ``tool_call``."""
+    """See the module."""
 
     __slots__ = ("_containers", "_leaves", "_reading", "_scalar", "_scalar_start", "_unread")
 
-    def __init__(self) -> None:
-        super().__init__(ChannelKind.TOOL_CALL)
+    def __init__(self, kind: ChannelKind = ChannelKind.TOOL_CALL) -> None:
+        super().__init__(kind)
         self._reading = _Reading.VALUE
         self._containers: list[_Reading] = []  # what is expected after a value in each
         self._leaves: list[_Leaf] = []  # those not rendered to their end

@@ -200,6 +200,11 @@ class RequestDocument(_Document):
         ),
         examples=["moderate"],
     )
+    classifier: StrictBool = Field(
+        default=False,
+        description="Whether models, the classifier and a guard, read requests too. Long prompts then take their time.",
+        examples=[True],
+    )
     media: MediaWord = Field(
         default=Media.PASS,
         description="Whether images, sound, encoded files and prompts of token ids, which no detector reads, may pass.",

@@ -1,0 +1,66 @@
+"""What goes to the upstream: the request as its dialect wrote it, after the policy was carried out on its texts.
+
+Beside the document there are strings of the client's in headers and in the URL. Where requests are moderated, a header
+that holds a value is left out, credentials apart, and a URL that holds one is refused.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from cotguard.dialects.contract import Dialect, ErrorKind, Refused
+from cotguard.gateway.headers import CREDENTIALS
+from cotguard.moderation.exchange import Exchange, RequestBlocked
+from cotguard.moderation.view import PlainView
+from cotguard.policy import RequestTexts
+from cotguard.spans import ChannelKind
+
+__all__ = ["Outgoing", "Unmoderated", "moderate"]
+
+_BLOCKED = "The request was blocked by policy."
+_IN_URL = "The URL of the request holds a value that the policy takes out: send it in the body."
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """A request to the upstream. ``data`` is emptied once it is sent: a stream lasts longer."""
+
+    url: URL
+    headers: dict[str, str] = field(repr=False)
+    data: bytes | aiohttp.FormData = field(repr=False)
+
+
+@dataclass(slots=True)
+class Unmoderated:
+    """A request's strings: its document, a form's fields, headers that pass, and what stands in its URL."""
+
+    document: dict[str, Any] = field(repr=False)
+    fields: list[tuple[str, str]] = field(repr=False)
+    headers: dict[str, str] = field(repr=False)
+    parameters: Mapping[str, str] = field(repr=False)
+    query: Mapping[str, str] = field(repr=False)
+
+
+def moderate(request: Unmoderated, dialect: Dialect, exchange: Exchange) -> None:
+    """Let ``exchange`` read the request, and rewrite what the policy says.
+
+    Raises :class:`Refused` and :class:`~cotguard.moderation.exchange.ModerationFault`.
+    """
+    try:
+        dialect.read_request(request.document, request.fields, exchange)
+        if exchange.policy.request.texts is RequestTexts.MODERATE:
+            for name, value in list(request.headers.items()):
+                if name.lower() not in CREDENTIALS and not _is_plain(value, exchange):
+                    del request.headers[name]
+            if not all(_is_plain(each, exchange) for each in (*request.parameters.values(), *request.query.values())):
+                raise Refused(400, ErrorKind.BAD_REQUEST, _IN_URL)
+    except RequestBlocked:
+        raise Refused(400, ErrorKind.BLOCKED, _BLOCKED) from None
+
+
+def _is_plain(value: str, exchange: Exchange) -> bool:
+    """Whether a string holds nothing that the policy takes out."""
+    return exchange.read(PlainView(ChannelKind.USER), value) == value

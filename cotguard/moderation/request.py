@@ -1,0 +1,136 @@
+"""The texts of a request: read for what the response may not recall, or moderated before they go upstream.
+
+Every text is there at once. What was found in it is remembered, since clients send a conversation again with every
+turn: offsets and entities by a keyed hash of the text, never the text (G7).
+"""
+
+import hashlib
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from cotguard.detectors.contract import Detector, Scope, Session
+from cotguard.moderation.channel import Channel, ModerationFault, Terms
+from cotguard.moderation.verdict import Ledger, Outcome, Verdict
+from cotguard.moderation.view import View
+from cotguard.policy import OnError, Policy, RequestTexts
+from cotguard.spans import Action, ChannelKind, Span
+
+__all__ = ["MEMORY_TEXTS", "Findings", "RequestBlocked", "RequestReader"]
+
+MEMORY_TEXTS = 8192
+"""Texts whose findings are remembered, the latest used: about 200 bytes each, and 150 for every finding."""
+
+_LEARNED = frozenset({"classifier", "guard"})
+_OF_OTHERS = frozenset({ChannelKind.SYSTEM, ChannelKind.TOOL_RESULT, ChannelKind.TOOL_DESCRIPTION})
+"""Kinds of texts whose values are not the user's."""
+
+
+class RequestBlocked(Exception):  # noqa: N818  # a decision, not an error
+    """A policy block stands in the request: it may not go upstream."""
+
+
+class Findings:
+    """What the detectors of one policy find in whole texts, remembered. As a detector, it reads whole texts only.
+
+    ``texts``: how many are remembered.
+    """
+
+    name: Final = "request"
+
+    def __init__(self, policy: Policy, detectors: Sequence[Detector], texts: int = MEMORY_TEXTS) -> None:
+        learned = policy.request.classifier
+        self._detectors = [each for each in detectors if learned or each.name not in _LEARNED]
+        self.entities = frozenset(entity for each in self._detectors for entity in each.entities)
+        self._texts = texts
+        self._key = secrets.token_bytes(32)
+        self._memory: OrderedDict[bytes, tuple[Span, ...]] = OrderedDict()
+
+    def of(self, kind: ChannelKind, text: str) -> tuple[Span, ...]:
+        """The spans in a text of ``kind``."""
+        data = f"{kind}\n{text}".encode("utf-8", "surrogatepass")
+        digest = hashlib.blake2b(data, key=self._key, digest_size=32).digest()
+        found = self._memory.get(digest)
+        if found is None:
+            scope = Scope(kind)
+            sessions = [each.open(scope) for each in self._detectors]
+            found = tuple(span for each in sessions if each is not None for span in each.advance(text, True)[0])
+            self._memory[digest] = found
+            if len(self._memory) > self._texts:
+                self._memory.popitem(last=False)
+        else:
+            self._memory.move_to_end(digest)
+        return found
+
+    def open(self, scope: Scope) -> Session:
+        return _Whole(self, scope.kind)
+
+
+class _Whole:
+    """A session that is given all its text at once."""
+
+    __slots__ = ("_findings", "_kind")
+
+    def __init__(self, findings: Findings, kind: ChannelKind) -> None:
+        self._findings = findings
+        self._kind = kind
+
+    def advance(self, text: str, final: bool) -> tuple[Sequence[Span], int]:
+        return self._findings.of(self._kind, text), len(text)
+
+
+class RequestReader:
+    """Reads the texts of one exchange's request.
+
+    ``terms`` are those of requests, with ``findings`` for their only detector and a list for ``recorded``; ``learn`` is
+    told of every text, with its kind, and of the spans in it that go upstream as they stand.
+    """
+
+    def __init__(
+        self, terms: Terms, findings: Findings, learn: Callable[[ChannelKind, str, Sequence[Span]], None]
+    ) -> None:
+        self._terms = terms
+        self._findings = findings
+        self._learn = learn
+
+    def read(self, view: View, raw: str) -> str:
+        """What is to go upstream for ``raw``. Raises :class:`RequestBlocked` and :class:`ModerationFault`."""
+        if self._terms.policy.request.texts is RequestTexts.MODERATE:
+            return self._moderate(view, raw)
+        kind = view.kind_at(0)
+        text = view.feed(raw, True)
+        self._learn(kind, text, self._find(kind, text) if kind in _OF_OTHERS else ())
+        return raw
+
+    def moderated(self, view: View, raw: str) -> str:
+        """The same, of a text that is counted elsewhere and not to be learnt from; what is blocked is cut."""
+        channel, _ = self._opened(view, raw, replace(self._terms, ledger=Ledger(), recorded=None))
+        return channel.release()
+
+    def _moderate(self, view: View, raw: str) -> str:
+        recorded: list[tuple[Span, Action]] = []
+        channel, text = self._opened(view, raw, replace(self._terms, recorded=recorded))
+        self._learn(view.kind_at(0), text, [span for span, action in recorded if not action.rewrites])
+        written = channel.release()
+        if channel.blocked:
+            raise RequestBlocked
+        return written
+
+    def _opened(self, view: View, raw: str, terms: Terms) -> tuple[Channel, str]:
+        """A channel that has taken ``raw``, and its text."""
+        channel = Channel(None, None, view, terms)
+        channel.open("")
+        channel.feed(raw, final=True)
+        return channel, view.slice(0, channel.received)
+
+    def _find(self, kind: ChannelKind, text: str) -> Sequence[Span]:
+        try:
+            return self._findings.of(kind, text)
+        except Exception as error:
+            if self._terms.policy.on_error is OnError.OPEN:
+                self._terms.ledger.tally[Verdict("", kind, Action.ALLOW, Outcome.BYPASSED)] += 1
+                return ()
+            self._terms.ledger.tally[Verdict("", kind, Action.BLOCK, Outcome.FAILED_CLOSED)] += 1
+            raise ModerationFault(f"a detector raised {type(error).__name__}") from error
