@@ -10,7 +10,15 @@ from cotguard.dialects.table import Table
 
 __all__ = ["Format", "as_object", "envelope", "error_object"]
 
-_CLIENT_FAULTS = frozenset({ErrorKind.BAD_REQUEST, ErrorKind.UNSUPPORTED, ErrorKind.NOT_FOUND, ErrorKind.TOO_LARGE})
+_CLIENT_FAULTS = frozenset(
+    {
+        ErrorKind.BAD_REQUEST,
+        ErrorKind.BLOCKED,
+        ErrorKind.UNSUPPORTED,
+        ErrorKind.NOT_FOUND,
+        ErrorKind.TOO_LARGE,
+    }
+)
 
 
 class Format:
