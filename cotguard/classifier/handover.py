@@ -9,18 +9,23 @@ time change nothing (G1).
 A question names who is to answer it: the detector's name. The shell has one *answerer* by that name for each detector
 that asks.
 
+A call that takes long *pauses* now and then, so that the loop has its turn.
+
 A fault of what is asked is raised where it was asked, in the detector: so the policy decides what becomes of it (G5).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-__all__ = ["Answerers", "Handover", "ask", "handed_over"]
+__all__ = ["Answerers", "Handover", "ask", "handed_over", "pause"]
 
 Answerers = Mapping[str, Callable[[Any], Awaitable[Any]]]
 """Who answers, by name."""
+
+_NOBODY = ""
 
 _Question = TypeVar("_Question")
 _Answer = TypeVar("_Answer")
@@ -42,6 +47,11 @@ def ask(who: str, answer: Callable[[_Question], _Answer], question: _Question) -
     if isinstance(here, _Call) and here.parent is not None:
         return here.parent.switch(_Asked(who, question))  # type: ignore[no-any-return]  # what `handed_over` sends back
     return answer(question)
+
+
+def pause() -> None:
+    """Let the loop have its turn, if the call under way is awaited."""
+    ask(_NOBODY, lambda _: None, None)
 
 
 class Handover(Generic[_Result]):
@@ -70,7 +80,7 @@ class Handover(Generic[_Result]):
             while not running.dead:
                 try:
                     asked: _Asked = self._said
-                    given = await answerers[asked.who](asked.question)
+                    given = await (asyncio.sleep(0) if asked.who == _NOBODY else answerers[asked.who](asked.question))
                 except Exception as error:
                     self._said = running.throw(error)
                 else:

@@ -22,7 +22,7 @@ import aiohttp
 from aiohttp import hdrs, web
 from yarl import URL
 
-from cotguard.classifier.handover import handed_over
+from cotguard.classifier.handover import handed_over, pause
 from cotguard.detectors.contract import Detector, RequestFacts
 from cotguard.detectors.registry import build
 from cotguard.dialects.catalogue import dialects
@@ -85,7 +85,7 @@ class Gateway:
             build(self.policy, settings.bundle, settings.served, settings.guard) if detectors is None else detectors
         )
         self.metrics = metrics
-        self._findings = Findings(self.policy, self.detectors)
+        self._findings = Findings(self.policy, self.detectors, pause)
         self.draining = asyncio.Event()
         served = dialects()
         self._router = Router(served)
@@ -231,8 +231,7 @@ class Gateway:
 
     async def _moderate(self, unmoderated: Unmoderated, match: Match, exchange: Exchange) -> None:
         """Carry out the policy on a request."""
-        call = partial(moderate, unmoderated, match.dialect, exchange)
-        await handed_over(call, self._answerers) if self._answerers else call()
+        await handed_over(partial(moderate, unmoderated, match.dialect, exchange), self._answerers)
 
     async def _signed(self, request: web.Request, match: Match, unsigned: Unsigned) -> dict[str, str]:
         """The headers that go upstream, with a signature where the upstream wants one. Raises :class:`Refused`."""

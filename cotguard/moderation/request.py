@@ -7,7 +7,7 @@ turn: offsets and entities by a keyed hash of the text, never the text (G7).
 import hashlib
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -32,18 +32,31 @@ class RequestBlocked(Exception):  # noqa: N818  # a decision, not an error
     """A policy block stands in the request: it may not go upstream."""
 
 
+_TURN_CHARS = 8192
+"""Characters read at a time: a few milliseconds."""
+
+
 class Findings:
     """What the detectors of one policy find in whole texts, remembered. As a detector, it reads whole texts only.
 
-    ``texts``: how many are remembered.
+    ``pause`` is called when a good many characters were read: others may have their turn. ``texts``: how many are
+    remembered.
     """
 
     name: Final = "request"
 
-    def __init__(self, policy: Policy, detectors: Sequence[Detector], texts: int = MEMORY_TEXTS) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        detectors: Sequence[Detector],
+        pause: Callable[[], None] | None = None,
+        texts: int = MEMORY_TEXTS,
+    ) -> None:
         learned = policy.request.classifier
         self._detectors = [each for each in detectors if learned or each.name not in _LEARNED]
         self.entities = frozenset(entity for each in self._detectors for entity in each.entities)
+        self._pause = pause
+        self._read = 0  # characters since the last pause
         self._texts = texts
         self._key = secrets.token_bytes(32)
         self._memory: OrderedDict[bytes, tuple[Span, ...]] = OrderedDict()
@@ -54,15 +67,25 @@ class Findings:
         digest = hashlib.blake2b(data, key=self._key, digest_size=32).digest()
         found = self._memory.get(digest)
         if found is None:
-            scope = Scope(kind)
-            sessions = [each.open(scope) for each in self._detectors]
-            found = tuple(span for each in sessions if each is not None for span in each.advance(text, True)[0])
-            self._memory[digest] = found
+            found = self._memory[digest] = tuple(self._find(kind, text))
             if len(self._memory) > self._texts:
                 self._memory.popitem(last=False)
         else:
             self._memory.move_to_end(digest)
         return found
+
+    def _find(self, kind: ChannelKind, text: str) -> Iterator[Span]:
+        scope = Scope(kind)
+        opened = [each.open(scope) for each in self._detectors]
+        sessions = [each for each in opened if each is not None]
+        for at in range(0, len(text), _TURN_CHARS):
+            piece, final = text[at : at + _TURN_CHARS], at + _TURN_CHARS >= len(text)
+            for session in sessions:
+                yield from session.advance(piece, final)[0]
+            self._read += len(piece)
+            if self._read >= _TURN_CHARS and self._pause is not None:
+                self._read = 0
+                self._pause()
 
     def open(self, scope: Scope) -> Session:
         return _Whole(self, scope.kind)
