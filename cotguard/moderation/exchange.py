@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from cotguard.detectors.contract import Detector, RequestFacts
 from cotguard.moderation.channel import MAX_HELD_CHARS, ModerationFault, Terms
 from cotguard.moderation.lane import Emission, Lane
+from cotguard.moderation.origins import Origins
 from cotguard.moderation.replacement import Replacer
 from cotguard.moderation.verdict import Ledger, Outcome, Verdict
 from cotguard.policy import Policy
@@ -29,7 +30,8 @@ class Exchange:
     """Moderates one response under one policy.
 
     ``key`` (16 bytes or more) keys hashes and stays the same across exchanges; pseudonyms are keyed by
-    ``exchange_key``, which is random unless given. With ``record`` every span is kept in ``spans`` with its action.
+    ``exchange_key``, which is random unless given. ``origins`` tells where in the request a value stands: nowhere, if
+    it is not given. With ``record`` every span is kept in ``spans`` with its action.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Exchange:
         key: bytes,
         *,
         exchange_key: bytes | None = None,
+        origins: Origins | None = None,
         max_held: int = MAX_HELD_CHARS,
         record: bool = False,
     ) -> None:
@@ -47,7 +50,8 @@ class Exchange:
         self._ledger = Ledger()
         replacer = Replacer(exchange_key or secrets.token_bytes(16), key)
         recorded = self.spans if record else None
-        self._terms = Terms(policy, detectors, facts, replacer, self._ledger, max_held, recorded)
+        known = origins or Origins()
+        self._terms = Terms(policy, detectors, facts, replacer, self._ledger, known, max_held, recorded)
         self._lanes: dict[int, Lane] = {}
 
     @property
