@@ -336,8 +336,8 @@ def test_each_form_is_reported_as_what_its_value_was_found_as() -> None:
     assert DETECTOR.entities == {entity for entity, _ in VALUES}
     for form in forms("bob.ray@example.org"):
         spans = [span for span in find(DETECTOR, f"see {form} .") if span.entity == "EMAIL_ADDRESS"]
-        assert [(span.score, span.value) for span in spans] == [(1.0, "bobrayexampleorg")]
-        assert spans[0].detector in ("recalled/text", "recalled/base64", "recalled/hex")
+        assert {(span.score, span.value) for span in spans} == {(1.0, "bobrayexampleorg")}
+        assert {span.detector for span in spans} <= {"recalled/text", "recalled/base64", "recalled/hex"}
 
 
 def test_values_that_share_a_form_or_end_another_are_all_reported() -> None:
@@ -395,7 +395,7 @@ def test_others_never_pass_in_any_form(kind: ChannelKind) -> None:
     for value in OTHERS:
         for form in forms(value):
             got = written(exchange_of(KNOWING), f"So it is {form} , I think.", kind)
-            assert re.fullmatch(r"So it is \[[A-Z_]+\]=* , I think\.", got)
+            assert re.fullmatch(r"So it is (aW)?\[[A-Z_]+\]=* , I think\.", got)
 
 
 def test_an_own_value_recalled_in_base64_passes_and_another_does_not() -> None:
@@ -435,8 +435,9 @@ def test_g1_and_g2_with_recalled_values_and_origins(parts: list[tuple[str, str]]
 
 
 def test_a_value_across_the_seam_has_the_origins_of_what_was_recalled() -> None:
-    for value, out in (("ann.lee@example.com", ["ann.lee", "@example.com"]), (OTHERS[0], ["[EMAIL_ADDRESS]"] * 2)):
-        parts = [("a", PlainView(REASONING), [value[:7]]), ("b", PlainView(OUTPUT), [value[7:]])]
+    own, other = (base64.b64encode(value.encode()).decode() for value in ("ann.lee@example.com", OTHERS[0]))
+    for value, out in ((own, [own[:9], own[9:]]), (other, ["[EMAIL_ADDRESS]", "[EMAIL_ADDRESS]=="])):
+        parts = [("a", PlainView(REASONING), [value[:9]]), ("b", PlainView(OUTPUT), [value[9:]])]
         assert delivered(exchange_of(KNOWING), parts) == out
 
 
@@ -466,19 +467,22 @@ def test_what_always_goes_goes_also_from_the_user() -> None:
 
 def test_what_the_classifier_finds_inside_an_own_value_is_that_value() -> None:
     class Noise:
+        """Reads a text that is fed at once."""
+
         name = "classifier"
         entities = frozenset({"CUSTOMER_ID", "SECRET_OTP"})
 
         def __init__(self, found: str, entity: str) -> None:
-            self.found, self.entity = found, entity
+            self.found, self.entity, self.read = found, entity, 0
 
         def open(self, scope: Scope) -> "Noise":
             return self
 
         def advance(self, text: str, final: bool) -> tuple[list[Span], int]:
+            self.read += len(text)
             at = text.find(self.found)
             spans = [Span(at, at + len(self.found), self.entity, 0.9, f"classifier/{self.entity}")] if at >= 0 else []
-            return spans, len(text)
+            return spans, self.read
 
     def result(text: str, found: str, entity: str = "CUSTOMER_ID") -> str:
         detectors = [*PATTERNS, Noise(found, entity)]
