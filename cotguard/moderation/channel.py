@@ -42,10 +42,10 @@ class Terms:
     facts: RequestFacts
     replacer: Replacer
     ledger: Ledger
-    origins: Origins
     max_held: int = MAX_HELD_CHARS
     recorded: list[tuple[Span, Action]] | None = None
     """Collects every span with its action when set (offline use only: spans are offsets, not text)."""
+    origins: Origins = field(default_factory=Origins)
 
 
 @dataclass(frozen=True, slots=True)

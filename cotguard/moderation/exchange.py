@@ -51,7 +51,7 @@ class Exchange:
         replacer = Replacer(exchange_key or secrets.token_bytes(16), key)
         recorded = self.spans if record else None
         known = origins or Origins()
-        self._terms = Terms(policy, detectors, facts, replacer, self._ledger, known, max_held, recorded)
+        self._terms = Terms(policy, detectors, facts, replacer, self._ledger, max_held, recorded, known)
         self._lanes: dict[int, Lane] = {}
 
     @property

@@ -77,6 +77,7 @@ class Policy:
     known_values: tuple[str, ...] = field(repr=False)
     acts_on: frozenset[str] = field(repr=False)
     _table: Mapping[Place, _Row] = field(repr=False)
+    _asks_origins: bool = field(repr=False)
 
     def decide(
         self, entity: str, kind: ChannelKind, score: float, origins: frozenset[ChannelKind] = frozenset()
@@ -94,7 +95,7 @@ class Policy:
 
     def needs_origins(self, entity: str, kind: ChannelKind) -> bool:
         """Whether ``decide`` asks where a value of ``entity`` comes from in a channel of ``kind``."""
-        return self._row(entity, kind).needs_origins
+        return self._asks_origins and self._row(entity, kind).needs_origins
 
     def may_act(self, entity: str, kinds: Iterable[ChannelKind], score: float) -> bool:
         """Whether a value with this score, wherever it comes from, may get another action than ``allow`` somewhere."""
@@ -127,6 +128,7 @@ def compile_policy(document: PolicyDocument, known_values: Sequence[str]) -> Pol
         known_values=tuple(known_values),
         acts_on=frozenset(entity for (entity, _), row in table.items() if row.acts) - {_UNKNOWN},
         _table=table,
+        _asks_origins=any(rule.unless_origin for rule in document.rules),
     )
 
 
