@@ -3,7 +3,7 @@
 Offsets are code points of one channel's text, half-open ``[start, end)``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 __all__ = ["Action", "ChannelKind", "Span"]
@@ -53,15 +53,28 @@ _SEVERITY = {action: rank for rank, action in enumerate(Action)}
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A found value. ``score`` is in [0, 1]; ``detector`` names the finder, as ``detector/rule``."""
+    """A found value. ``score`` is in [0, 1]; ``detector`` names the finder, as ``detector/rule``.
+
+    ``value`` is what the span's text stands for, where that may be another text (the base64 of a value ...), and
+    ``None`` where it is that text itself. A part of a value stands for nothing: its ``value`` is empty.
+    """
 
     start: int
     end: int
     entity: str
     score: float
     detector: str
+    value: str | None = field(default=None, repr=False)
 
     @property
     def learned(self) -> bool:
         """Whether a model found it; what a pattern and its checks found at the same place goes before it."""
         return self.detector.startswith("classifier/")
+
+    def moved(self, start: int, end: int) -> "Span":
+        """The same value at other offsets."""
+        return replace(self, start=start, end=end)
+
+    def part(self, start: int, end: int) -> "Span":
+        """A part of the value, at other offsets."""
+        return replace(self, start=start, end=end, value=self.value or "")

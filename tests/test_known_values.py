@@ -311,9 +311,9 @@ def test_the_automaton_against_brute_force(forms: list[str], text: str, rng: ran
     for at in range(1, len(text) + 1):
         if rng.random() < 0.1:
             cursor = cursor.copy()
-        begin = cursor.step(text[at - 1], at - 1 if allowed[at - 1] else None)
+        ended = cursor.step(text[at - 1], at - 1 if allowed[at - 1] else None)
         starts = [start for start in range(at) if allowed[start]]
-        assert begin == next((start for start in starts if text[start:at] in forms), None)
+        assert list(ended) == [(start, text[start:at]) for start in starts if text[start:at] in forms]
         assert cursor.hold == next(
             (start for start in starts if any(form[:-1].startswith(text[start:at]) for form in forms)), None
         )
@@ -323,7 +323,7 @@ def test_the_automaton_grows_only_where_texts_go() -> None:
     automaton = Automaton(["x" * 50_000, "yz"])
     assert len(automaton.depths) == 3
     cursor = Cursor(automaton)
-    assert [cursor.step("x", at) for at in range(50_000)][-1] == 0
+    assert [cursor.step("x", at) for at in range(50_000)][-1] == [(0, "x" * 50_000)]
     assert len(automaton.depths) <= 50_003
     cursor.reset()
     assert cursor.node == ROOT

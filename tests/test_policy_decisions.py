@@ -73,14 +73,24 @@ def test_entities_of_other_makers_fall_to_rules_for_all_and_the_default() -> Non
     assert policy([], default="redact").acts("ACME_TICKET")
 
 
-def test_unless_origin_is_read_and_the_rule_applies_to_every_value() -> None:
+def test_a_rule_leaves_values_of_its_origins_to_the_next_rules() -> None:
     ours = policy(
         [
-            {"entities": ["PERSON"], "unless_origin": ["user"], "action": "redact"},
-            {"entities": ["PERSON"], "action": "flag"},  # not idle: it will decide for what the user wrote
+            {"entities": ["PERSON"], "unless_origin": ["user", "system"], "min_score": 0.3, "action": "redact"},
+            {"entities": ["PERSON"], "unless_origin": ["tool_result"], "action": "mask"},
+            {"entities": ["PERSON"], "action": "flag"},
         ]
     )
+    user, system, tool = (frozenset({kind}) for kind in (ChannelKind.USER, ChannelKind.SYSTEM, ChannelKind.TOOL_RESULT))
     assert ours.decide("PERSON", OUTPUT, 0.5) is Action.REDACT
+    assert ours.decide("PERSON", OUTPUT, 0.5, tool) is Action.REDACT
+    assert ours.decide("PERSON", OUTPUT, 0.2) is Action.MASK
+    assert ours.decide("PERSON", OUTPUT, 0.5, user) is Action.MASK
+    assert ours.decide("PERSON", OUTPUT, 0.5, system | tool) is Action.FLAG
+    assert ours.decide("PERSON", OUTPUT, 0.2, tool) is Action.FLAG
+    assert ours.needs_origins("PERSON", OUTPUT)
+    assert not ours.needs_origins("URL", OUTPUT)
+    assert not ours.needs_origins("ACME_TICKET", OUTPUT)
 
 
 def test_a_rule_is_idle_only_if_every_place_and_score_is_taken() -> None:
@@ -158,17 +168,26 @@ rules = st.lists(
         optional={
             "channels": st.lists(st.sampled_from([kind.value for kind in ChannelKind]), min_size=1, max_size=4),
             "min_score": st.sampled_from(SCORES),
-            "unless_origin": st.just(["user"]),
+            "unless_origin": st.sampled_from([["user"], ["system"], ["user", "system"]]),
         },
     ),
     max_size=5,
 )
 
 
-def naive(rules: list[dict[str, Any]], default: str, entity: str, kind: ChannelKind, score: float) -> str:
+ORIGINS = [
+    frozenset(kinds) for kinds in ([], [ChannelKind.USER], [ChannelKind.SYSTEM], [ChannelKind.USER, ChannelKind.SYSTEM])
+]
+
+
+def naive(
+    rules: list[dict[str, Any]], default: str, entity: str, kind: ChannelKind, score: float, origins: frozenset[str]
+) -> str:
     for rule in rules:
         named = any(word in ("ALL", entity) or entity in GROUPS.get(word, ()) for word in rule["entities"])
-        if named and kind in rule.get("channels", list(ChannelKind)) and score >= rule.get("min_score", 0):
+        left_alone = not origins.isdisjoint(rule.get("unless_origin", ()))
+        placed = kind in rule.get("channels", list(ChannelKind)) and not left_alone
+        if named and placed and score >= rule.get("min_score", 0):
             return str(rule["action"])
     return default
 
@@ -185,9 +204,14 @@ def test_the_table_says_what_the_rules_say(rules: list[dict[str, Any]], default:
         acting = set()
         for kind in ChannelKind:
             for score in (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9, 1.0):
-                expected = naive(rules, default, entity, kind, score)
-                assert ours.decide(entity, kind, score) == expected
-                if expected != "allow":
+                actions = set()
+                for origins in ORIGINS:
+                    expected = naive(rules, default, entity, kind, score, origins)
+                    assert ours.decide(entity, kind, score, origins) == expected
+                    actions.add(expected)
+                assert ours.may_act(entity, [kind], score) == (actions != {"allow"})
+                assert ours.needs_origins(entity, kind) or len(actions) == 1
+                if actions != {"allow"}:
                     acting.add(kind)
         assert ours.acts(entity) == bool(acting)
         if entity in ENTITIES:
@@ -202,4 +226,6 @@ def test_without_its_idle_rules_a_policy_decides_the_same(rules: list[dict[str, 
     for entity in ("SECRET_OTP", "PERSON", "HATE", "US_SSN", "ACME_TICKET"):
         for kind in ChannelKind:
             for score in (0.0, 0.3, 0.6, 1.0):
-                assert naive(left, "allow", entity, kind, score) == naive(rules, "allow", entity, kind, score)
+                for origins in ORIGINS:
+                    place = "allow", entity, kind, score, origins
+                    assert naive(left, *place) == naive(rules, *place)

@@ -14,7 +14,7 @@ from cotguard.policy.schema import SCHEMA_FILE, render
 from cotguard.spans import Action, ChannelKind
 from cotguard.taxonomy import ENTITIES, GROUPS
 
-NAMES = ["balanced", "observe", "patterns-only", "secrets-only", "strict"]
+NAMES = ["balanced", "contextual", "observe", "patterns-only", "secrets-only", "strict"]
 ROOT = Path(__file__).resolve().parents[1]
 READY = ROOT / "cotguard" / "policy" / "ready"
 
@@ -55,7 +55,7 @@ def test_enforcing_policies_fail_closed(name: str) -> None:
 
 
 def test_the_classifier_is_used_where_its_entities_are_wanted() -> None:
-    assert [name for name in NAMES if load(name).uses_classifier] == ["balanced", "observe", "strict"]
+    assert [name for name in NAMES if load(name).uses_classifier] == ["balanced", "contextual", "observe", "strict"]
 
 
 @pytest.mark.parametrize("name", ["observe", "patterns-only"])
@@ -85,6 +85,20 @@ def test_balanced_redacts_what_identifies_and_lets_general_facts_pass() -> None:
     assert set(last.split(", ")) == allowed
     for hazard in GROUPS["HAZARD"]:
         assert policy.decide(hazard, ChannelKind.OUTPUT, 1) is Action.FLAG
+
+
+def test_contextual_is_nowhere_milder_than_balanced_but_for_the_users_own() -> None:
+    policy = load("contextual")
+    ours, balanced = decisions(policy), decisions(load("balanced"))
+    mild = {place for place, action in ours.items() if action.severity < balanced[place].severity}
+    assert not mild
+    assert policy.acts_on == load("balanced").acts_on
+    always = {"SYSTEM_PROMPT", "CANARY", "KNOWN_VALUE", "SECRET_OTP"}
+    for entity in policy.acts_on - set(GROUPS["HAZARD"]):
+        for kind in ChannelKind:
+            own = policy.decide(entity, kind, 1, frozenset({ChannelKind.USER}))
+            assert own is (Action.REDACT if entity in always else Action.ALLOW)
+            assert policy.decide(entity, kind, 0.01, frozenset({ChannelKind.TOOL_RESULT})) is Action.REDACT
 
 
 def test_strict_is_nowhere_milder_than_balanced_and_acts_on_everything() -> None:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from cotguard.detectors.normalize import fold
 from cotguard.detectors.rule import LETTER, SYMBOL
 
-__all__ = ["CharacterReader", "Characters", "fold_text", "glues", "has_escape"]
+__all__ = ["CharacterReader", "Characters", "fold_text", "glues", "has_escape", "squeeze"]
 
 
 class Characters(NamedTuple):
@@ -53,6 +53,11 @@ _FOLD = _FoldTable()
 def fold_text(text: str) -> str:
     """``text`` without its invisible characters, the others folded. Escapes stay as they are."""
     return text if text.isascii() else text.translate(_FOLD)
+
+
+def squeeze(text: str) -> str:
+    """The letters and digits of ``text``, folded and in lower case: what its re-spaced and re-cased forms share."""
+    return "".join(filter(str.isalnum, fold_text(text).lower()))
 
 
 class _Glue(dict[str, bool]):

@@ -28,7 +28,7 @@ def find(detector: Detector, text: str, scope: Scope | None = None) -> list[Span
         return []
     spans, stable = session.advance(text, final=True)
     assert stable == len(text), "after the final piece everything must be stable"
-    return sorted(spans, key=lambda span: (span.start, span.end, span.entity, span.detector))
+    return sorted(spans, key=_order)
 
 
 def check_cuts(detector: Detector, text: str, cuts: Iterable[int], scope: Scope | None = None) -> None:
@@ -49,8 +49,12 @@ def check_cuts(detector: Detector, text: str, cuts: Iterable[int], scope: Scope 
         got.extend(spans)
         stable = now_stable
     assert stable == len(text), "after the final piece everything must be stable"
-    got.sort(key=lambda span: (span.start, span.end, span.entity, span.detector))
+    got.sort(key=_order)
     assert got == expected, f"pieces {pieces!r}: {got} instead of {expected}"
+
+
+def _order(span: Span) -> tuple[int, int, str, str, str]:
+    return span.start, span.end, span.entity, span.detector, span.value or ""
 
 
 def _check_step(spans: Sequence[Span], stable: int, now_stable: int, received: int, scope: Scope) -> None:

@@ -31,12 +31,12 @@ import string
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from cotguard.detectors.characters import CharacterReader, Characters, fold_text, glues, has_escape
+from cotguard.detectors.characters import CharacterReader, Characters, fold_text, glues, has_escape, squeeze
 from cotguard.detectors.contract import Scope, Session
 from cotguard.detectors.trie import ROOT, Automaton, Cursor
 from cotguard.spans import Span
 
-__all__ = ["MAX_GAP", "MIN_CHARS", "MIN_LOOSE_BYTES", "KnownValues"]
+__all__ = ["MAX_GAP", "MIN_CHARS", "MIN_LOOSE_BYTES", "KnownValues", "ValueSearch"]
 
 MIN_CHARS = 3
 """Fewest letters and digits of a value: anything shorter is found inside ordinary text."""
@@ -49,8 +49,14 @@ a letter, has three bytes."""
 MAX_GAP = 8
 """Most characters between two letters of a value, so that a long run of separators ends the hold."""
 
-Match = tuple[int, int, str]
-"""``(start, end, rule)``."""
+Value = tuple[str, str]
+"""``(entity, value)``. Within this module the value is reduced to its letters and digits."""
+
+Match = tuple[int, int, str, Value]
+"""``(start, end, rule, value)``."""
+
+Forms = dict[str, dict[Value, None]]
+"""Strings of symbols, each with the values, in order, that it is a form of."""
 
 _BASE64 = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
 
@@ -87,13 +93,14 @@ class _Reading:
     whole symbol; ``begin``: finds where a form may begin.
     """
 
-    __slots__ = ("alphabet", "automaton", "begin", "edges", "rule", "words")
+    __slots__ = ("alphabet", "automaton", "begin", "edges", "forms", "rule", "words")
 
     def __init__(
-        self, rule: str, alphabet: _Alphabet, forms: Iterable[str], *, words: bool = False, edges: Iterable[str] = ()
+        self, rule: str, alphabet: _Alphabet, forms: Forms, *, words: bool = False, edges: Iterable[str] = ()
     ) -> None:
         self.rule = rule
         self.alphabet = alphabet
+        self.forms = forms
         self.automaton = Automaton(forms)
         self.words = words
         self.edges = frozenset(edges)
@@ -118,31 +125,48 @@ class KnownValues:
 
     def __init__(self, values: Sequence[str], entity: str = "KNOWN_VALUE") -> None:
         self.entities = frozenset({entity})
-        self._entity = entity
-        exact: list[str] = []
-        text: list[str] = []
-        encoded: list[str] = []
-        hexadecimal: list[str] = []
+        self._search = ValueSearch(self.name, [(entity, value) for value in values])
+
+    def open(self, scope: Scope) -> Session | None:
+        return self._search.open(scope)
+
+
+class ValueSearch:
+    """Sessions that find ``values`` and report each as its entity, for the detector ``name``.
+
+    A span's ``value`` is the one whose form it is, reduced to its letters and digits. ``ValueError`` says which value
+    is too short, not what it is.
+    """
+
+    __slots__ = ("_name", "_readings")
+
+    def __init__(self, name: str, values: Iterable[Value]) -> None:
+        self._name = name
+        exact: Forms = {}
+        text: Forms = {}
+        encoded: Forms = {}
+        hexadecimal: Forms = {}
         edges: set[str] = set()
-        for number, value in enumerate(values, 1):
-            value = value.strip()
+        for number, (entity, written) in enumerate(values, 1):
+            value = written.strip()
             folded = fold_text(value).lower().strip()
-            core = "".join(filter(str.isalnum, folded))
+            core = squeeze(value)
             if len(core) < MIN_CHARS:
                 raise ValueError(f"known value {number} needs at least {MIN_CHARS} letters or digits")
             loose = len(core.encode(errors="replace")) >= MIN_LOOSE_BYTES
             bare = folded[0].isalnum() and folded[-1].isalnum()
+            meaning = (entity, core)
             if not (loose and bare):
-                exact.append(folded)
+                _add(exact, meaning, folded)
             if loose:
                 if not bare:
-                    exact.append(folded[::-1])
-                text += (core, core[::-1])
+                    _add(exact, meaning, folded[::-1])
+                _add(text, meaning, core, core[::-1])
                 data = value.encode(errors="replace")
                 for form, edge in _base64_forms(data):
-                    encoded.append(form)
+                    _add(encoded, meaning, form)
                     edges.update(edge)
-                hexadecimal += (data.hex(), "0x" + data.hex(" ").replace(" ", "0x"))
+                _add(hexadecimal, meaning, data.hex(), "0x" + data.hex(" ").replace(" ", "0x"))
         self._readings: list[_Reading] = []
         if exact:
             self._readings.append(_Reading("text", _EXACT, exact, words=True))
@@ -152,7 +176,13 @@ class KnownValues:
             self._readings.append(_Reading("hex", _HEX_ALPHABET, hexadecimal))
 
     def open(self, scope: Scope) -> Session | None:
-        return _KnownValuesSession(self._readings, self._entity, scope.context) if self._readings else None
+        """A new session, or ``None`` where there are no values."""
+        return _Session(self._name, self._readings, scope.context) if self._readings else None
+
+
+def _add(forms: Forms, meaning: Value, *spellings: str) -> None:
+    for form in spellings:
+        forms.setdefault(form, {})[meaning] = None
 
 
 def _base64_forms(value: bytes) -> Iterator[tuple[str, str]]:
@@ -172,7 +202,7 @@ def _base64_forms(value: bytes) -> Iterator[tuple[str, str]]:
 class _Scanner:
     """One reading of one channel."""
 
-    __slots__ = ("_adjacent", "_found", "_gap", "_glued", "_reading", "cursor")
+    __slots__ = ("_adjacent", "_found", "_found_end", "_gap", "_glued", "_reading", "cursor")
 
     def __init__(self, reading: _Reading) -> None:
         self._reading = reading
@@ -180,20 +210,22 @@ class _Scanner:
         self._gap = 0  # characters skipped since the last symbol
         self._glued = False  # whether the last character would glue to one that follows
         self._adjacent: int | None = None  # start of the last character if it may carry a value's first bits
-        self._found: tuple[int, int] | None = None  # a match that waits for the next character
+        self._found: Sequence[tuple[int, str]] = ()  # forms that wait for the next character: begin, form
+        self._found_end = 0
 
     def copy(self) -> "_Scanner":
         twin = _Scanner(self._reading)
         twin.cursor = self.cursor.copy()
-        twin._gap, twin._glued, twin._adjacent, twin._found = self._gap, self._glued, self._adjacent, self._found
+        twin._gap, twin._glued, twin._adjacent = self._gap, self._glued, self._adjacent
+        twin._found, twin._found_end = self._found, self._found_end
         return twin
 
     @property
     def hold(self) -> int | None:
         """Where the earliest form begins that may be under way."""
         hold = self.cursor.hold
-        if self._found is not None and (hold is None or self._found[0] < hold):
-            hold = self._found[0]
+        if self._found and (hold is None or self._found[0][0] < hold):
+            hold = self._found[0][0]
         return self._adjacent if hold is None else hold
 
     def scan(self, characters: Characters, matches: list[Match]) -> None:
@@ -202,7 +234,7 @@ class _Scanner:
         begin = self._reading.begin
         at = 0
         while at < len(symbols):
-            if self.cursor.node == ROOT and self._found is None and self._adjacent is None:
+            if self.cursor.node == ROOT and not self._found and self._adjacent is None:
                 # Nothing is under way: skip to where something may begin.
                 beginning = begin.search(symbols, at)
                 following = beginning.start() if beginning else len(symbols)
@@ -219,15 +251,14 @@ class _Scanner:
         glued = reading.words and glues(character)
         inside = glued and self._glued
         self._glued = glued
-        if self._found is not None:
+        if self._found:
             if not inside:
-                matches.append((self._found[0], self._end_of_match(symbol, start, end), reading.rule))
-            self._found = None
+                self._complete(self._end_of_match(symbol, start, end), matches)
+            self._found = ()
         if symbol:
             origin = None if inside else start if self._adjacent is None else self._adjacent
-            begin = cursor.step(symbol, origin)
-            if begin is not None:
-                self._found = (begin, end)
+            self._found = cursor.step(symbol, origin)
+            self._found_end = end
             self._gap = 0
             self._adjacent = start if symbol in reading.edges else None
         else:
@@ -240,13 +271,19 @@ class _Scanner:
         """The end of the match before the character ``[start, end)``, which may carry a value's last bits."""
         if symbol and self._reading.edges:
             return end
-        return max(start, self._found[1]) if self._found else start
+        return max(start, self._found_end)
+
+    def _complete(self, end: int, matches: list[Match]) -> None:
+        reading = self._reading
+        for begin, form in self._found:
+            for value in reading.forms[form]:
+                matches.append((begin, end, reading.rule, value))  # noqa: PERF401
 
     def finish(self, end: int, matches: list[Match]) -> None:
         """Add the match that the end of the text completes."""
-        if self._found is not None:
-            matches.append((self._found[0], end, self._reading.rule))
-        self._found = self._adjacent = None
+        self._complete(end, matches)
+        self._found = ()
+        self._adjacent = None
         self.cursor.reset()
 
 
@@ -281,11 +318,11 @@ class _Lane:
         return stable
 
 
-class _KnownValuesSession:
-    __slots__ = ("_entity", "_literal", "_recent", "_resolved")
+class _Session:
+    __slots__ = ("_literal", "_name", "_recent", "_resolved")
 
-    def __init__(self, readings: Sequence[_Reading], entity: str, context: str) -> None:
-        self._entity = entity
+    def __init__(self, name: str, readings: Sequence[_Reading], context: str) -> None:
+        self._name = name
         reader = CharacterReader(-len(context), escapes=False)
         self._literal = _Lane(reader, [_Scanner(reading) for reading in readings])
         self._resolved: _Lane | None = None
@@ -311,5 +348,7 @@ class _KnownValuesSession:
         self._recent = {match for match in self._recent.union(new) if match[0] >= stable}
         # What ends in the context was the earlier channel's to report.
         return [
-            Span(start, end, self._entity, 1.0, f"{KnownValues.name}/{rule}") for start, end, rule in new if end > 0
+            Span(start, end, entity, 1.0, f"{self._name}/{rule}", value)
+            for start, end, rule, (entity, value) in new
+            if end > 0
         ]

@@ -1,7 +1,7 @@
 """Many strings searched for at once: an Aho-Corasick automaton that is built as far as texts reach into it.
 
 A *form* is a string of symbols (here: characters). The automaton's state is the longest suffix of what was read that
-begins a form, so it says at once which form just ended and from where on text must be held. Source: Aho and Corasick,
+begins a form, so it says at once which forms just ended and from where on text must be held. Source: Aho and Corasick,
 "Efficient string matching", CACM 18(6), 1975.
 
 Ordinary text reaches a few symbols deep, so a node gets its children, and they their failure links, when it is first
@@ -9,7 +9,7 @@ left: making an automaton costs little more than a list of its forms. A step cos
 together are linear in the forms.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 __all__ = ["ROOT", "Automaton", "Cursor"]
 
@@ -19,7 +19,7 @@ ROOT = 0
 class Automaton:
     """The automaton of ``forms``. Nodes are numbered from ``ROOT``; a node is a beginning of a form."""
 
-    __slots__ = ("_forms", "children", "depths", "endings", "failures", "height")
+    __slots__ = ("_forms", "children", "depths", "endings", "failures", "height", "spelt")
 
     def __init__(self, forms: Iterable[str]) -> None:
         distinct = [form for form in dict.fromkeys(forms) if form]
@@ -33,6 +33,8 @@ class Automaton:
         """Per node, the longest proper suffix of it that is a node."""
         self.endings = [ROOT]
         """Per node, the longest suffix of it that is a form, as a node; ``ROOT`` where there is none."""
+        self.spelt: dict[int, str] = {}
+        """The forms, by their nodes."""
         self._branch(ROOT)
 
     def expand(self, node: int) -> dict[str, int]:
@@ -60,8 +62,10 @@ class Automaton:
             self.children.append(None)
             self.depths.append(depth + 1)
             self.failures.append(failure)
-            ends = any(len(form) == depth + 1 for form in forms)
-            self.endings.append(child if ends else self.endings[failure])
+            whole = next((form for form in forms if len(form) == depth + 1), None)
+            if whole is not None:
+                self.spelt[child] = whole
+            self.endings.append(child if whole is not None else self.endings[failure])
         return branches
 
     def follow(self, node: int, symbol: str) -> int:
@@ -101,8 +105,8 @@ class Cursor:
         """Origin of the earliest form that may be under way and is not at its end."""
         return self._origins[-self._automaton.depths[self.node]] if self.node else None
 
-    def step(self, symbol: str, origin: int | None) -> int | None:
-        """Read a symbol. Returns the origin of the longest form that ends with it, if one does.
+    def step(self, symbol: str, origin: int | None) -> Sequence[tuple[int, str]]:
+        """Read a symbol. Returns the forms that end with it, each with its origin, the longest first.
 
         ``origin`` is the caller's note of where a form that begins with this symbol begins; ``None`` says that none
         may begin here.
@@ -118,11 +122,19 @@ class Cursor:
         while node and (origins[-depths[node]] is None or (endings[node] == node and not automaton.expand(node))):
             node = failures[node]
         self.node = node
-        begin: int | None = None
-        while ending and (begin := origins[-depths[ending]]) is None:
-            ending = endings[failures[ending]]
+        ended = self._ended(ending) if ending else ()
         if not node:
             origins.clear()
         elif len(origins) > 2 * automaton.height:
             del origins[: -automaton.height]
-        return begin
+        return ended
+
+    def _ended(self, ending: int) -> list[tuple[int, str]]:
+        automaton = self._automaton
+        ended: list[tuple[int, str]] = []
+        while ending:
+            begin = self._origins[-automaton.depths[ending]]
+            if begin is not None:
+                ended.append((begin, automaton.spelt[ending]))
+            ending = automaton.endings[automaton.failures[ending]]
+        return ended

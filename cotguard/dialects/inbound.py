@@ -240,9 +240,12 @@ def moderate_request(
         raise Refused(400, ErrorKind.UNSUPPORTED, _NO_MEDIA)
     if terms.texts is RequestTexts.IGNORE:
         return
+    of_fields = inbound.read_fields(fields)
+    for text in (*texts, *of_fields):
+        exchange.note(text.view(), text.text)
     for text, written in _read(texts, exchange):
         text.put(document, written)
-    for text, written in _read(inbound.read_fields(fields), exchange):
+    for text, written in _read(of_fields, exchange):
         at = text.path[0]
         if isinstance(at, int):
             fields[at] = (fields[at][0], written)

@@ -51,10 +51,8 @@ class _Bridge:
         spans: list[Span] = []
         for index, session in enumerate(self._sessions):
             found, self._stables[index] = session.advance(text, final)
-            for span in found:
-                if span.start < 0 < span.end:
-                    start, end = self._place(span.start), self._place(span.end - 1) + 1
-                    spans.append(Span(start, end, span.entity, span.score, span.detector))
+            across = [span for span in found if span.start < 0 < span.end]
+            spans += [span.part(self._place(span.start), self._place(span.end - 1) + 1) for span in across]
         self.done = final or min(self._stables) >= 0
         return spans
 

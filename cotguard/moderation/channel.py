@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from cotguard.detectors.contract import Detector, RequestFacts, Scope, Session
 from cotguard.moderation.bridges import REACH, Bridges
+from cotguard.moderation.origins import Origins
 from cotguard.moderation.replacement import Replacer
 from cotguard.moderation.verdict import Ledger, Outcome, Verdict
 from cotguard.moderation.view import Edit, View
@@ -44,6 +45,7 @@ class Terms:
     max_held: int = MAX_HELD_CHARS
     recorded: list[tuple[Span, Action]] | None = None
     """Collects every span with its action when set (offline use only: spans are offsets, not text)."""
+    origins: Origins = field(default_factory=Origins)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class Channel:
         "_bridges",
         "_findings",
         "_offset",
+        "_owned",
         "_seen",
         "_sessions",
         "_stables",
@@ -132,6 +135,7 @@ class Channel:
         self._bridges = Bridges(terms.detectors, terms.facts)
         self._offset = 0  # where the open sessions' offset 0 is
         self._findings: list[_Finding] = []
+        self._owned: list[tuple[int, int, frozenset[ChannelKind]]] = []  # values that pass for where they come from
         self._withheld: ChannelKind | None = None
         self._tail = ""
 
@@ -227,7 +231,7 @@ class Channel:
         if final:
             spans += bridges.finish()
         for span in spans:
-            self.add(Span(max(span.start, self.released), span.end, span.entity, span.score, span.detector))
+            self.add(span.part(max(span.start, self.released), span.end))
 
     def _fail(self, error: Exception) -> None:
         kind = self._view.kind_at(self.released)
@@ -248,8 +252,8 @@ class Channel:
     def _take(self, span: Span, early: list[Span]) -> None:
         if span.start < 0 and self._offset == 0:
             early.append(span)
-        start = max(span.start, 0) + self._offset
-        self.add(Span(start, span.end + self._offset, span.entity, span.score, span.detector))
+        start, end = span.start + self._offset, span.end + self._offset
+        self.add(span.part(self._offset, end) if span.start < 0 else span.moved(start, end))
 
     def add(self, span: Span) -> None:
         """Decide a span of this channel's text. It must not begin before what was released."""
@@ -257,18 +261,40 @@ class Channel:
             raise self._fault(f"{span.detector} decided a span after its text was released")
         terms = self._terms
         kind = self._view.kind_at(span.start)
-        action = terms.policy.decide(span.entity, kind, span.score)
         last_kind = self._view.kind_at(span.end - 1)
+        origins = self._origins(span, kind) or self._origins(span, last_kind)
+        action = terms.policy.decide(span.entity, kind, span.score, origins)
         if last_kind is not kind:
-            last_action = terms.policy.decide(span.entity, last_kind, span.score)
+            last_action = terms.policy.decide(span.entity, last_kind, span.score, origins)
             if last_action.severity > action.severity:
                 kind, action = last_kind, last_action
         if terms.recorded is not None:
             terms.recorded.append((span, action))
         if action.rewrites:
             self._findings.append(_Finding(span, kind, action))
-        else:
-            terms.ledger.tally[Verdict(span.entity, kind, action, Outcome.of(action))] += 1
+            return
+        terms.ledger.tally[Verdict(span.entity, kind, action, Outcome.of(action))] += 1
+        if origins and not span.learned:
+            self._owned = [owned for owned in self._owned if owned[1] > self.released]
+            self._owned.append((span.start, span.end, origins))
+
+    def _origins(self, span: Span, kind: ChannelKind) -> frozenset[ChannelKind]:
+        """Where in the request the value stands, if the policy asks."""
+        terms = self._terms
+        if not terms.policy.needs_origins(span.entity, kind):
+            return frozenset()
+        return terms.origins.of(self._view.slice(span.start, span.end) if span.value is None else span.value)
+
+    def _is_owned(self, finding: _Finding) -> bool:
+        """Whether the classifier found it in a value that a pattern found whole, and whose origins let it pass."""
+        span, kind = finding.span, finding.kind
+        if not span.learned:
+            return False
+        decide = self._terms.policy.decide
+        return any(
+            start <= span.start and span.end <= end and not decide(span.entity, kind, span.score, origins).rewrites
+            for start, end, origins in self._owned
+        )
 
     def release(self) -> str:
         """Text that is decided since the last call, rewritten. Sets ``blocked`` when a block decision is reached."""
@@ -287,6 +313,8 @@ class Channel:
 
     def _groups_before(self, frontier: int) -> tuple[int, list[_Group]]:
         """Complete groups before the frontier, and the frontier moved left so that it cuts none."""
+        if self._owned:
+            self._findings = [finding for finding in self._findings if not self._is_owned(finding)]
         ranges = [(*self._view.widen(f.span.start, f.span.end), f) for f in self._findings]
         ranges.sort(key=lambda entry: entry[:2])
         groups: list[_Group] = []

@@ -1,6 +1,7 @@
 """One exchange: its lanes and the account of what was decided.
 
 exchange = Exchange(policy, detectors, facts, key)     # one per client request
+exchange.note(PlainView(ChannelKind.USER), "a text")   # each text of the request
 exchange.read(PlainView(ChannelKind.USER), "a text")   # what goes upstream for a text of the request
 lane = exchange.lane(0)                                # one per choice, made on first use
 lane.open(("reasoning",), PlainView(ChannelKind.REASONING))
@@ -19,11 +20,12 @@ from dataclasses import replace
 from cotguard.detectors.contract import Detector, RequestFacts
 from cotguard.moderation.channel import MAX_HELD_CHARS, ModerationFault, Terms
 from cotguard.moderation.lane import Emission, Lane
+from cotguard.moderation.provenance import Provenance
 from cotguard.moderation.replacement import Replacer
 from cotguard.moderation.request import Findings, RequestBlocked, RequestReader
 from cotguard.moderation.verdict import Ledger, Outcome, Verdict
 from cotguard.moderation.view import PlainView, View
-from cotguard.policy import Policy, RequestTexts
+from cotguard.policy import OnError, Policy, RequestTexts
 from cotguard.spans import Action, ChannelKind, Span
 
 __all__ = ["Emission", "Exchange", "Lane", "ModerationFault", "Outcome", "RequestBlocked", "Verdict"]
@@ -34,6 +36,7 @@ class Exchange:
 
     ``key`` (16 bytes or more) keys hashes and stays the same across exchanges; pseudonyms are keyed by
     ``exchange_key``, which is random unless given. With ``record`` every span is kept in ``spans`` with its action.
+    ``findings``: what is found in texts of requests, for all exchanges with these detectors.
     """
 
     def __init__(
@@ -54,9 +57,11 @@ class Exchange:
         self._lanes: dict[int, Lane] = {}
         replacer = Replacer(exchange_key or secrets.token_bytes(16), key)
         recorded = self.spans if record else None
+        self._provenance = Provenance(policy)
         self._response = Terms(policy, detectors, facts, replacer, self._ledger, max_held, recorded)
         findings = Findings(policy, detectors) if findings is None else findings
-        request = Terms(policy, (findings,), RequestFacts(), replacer, Ledger(self._ledger.tally), max_held)
+        ledger, origins = Ledger(self._ledger.tally), self._provenance.origins
+        request = Terms(policy, (findings,), RequestFacts(), replacer, ledger, max_held, None, origins)
         self._reader: RequestReader | None = RequestReader(request, findings, self._learn)
 
     @property
@@ -84,6 +89,11 @@ class Exchange:
         """Whether text went unmoderated because a detector failed and the policy fails open."""
         return any(verdict.outcome is Outcome.BYPASSED for verdict in self._ledger.tally)
 
+    def note(self, view: View, raw: str) -> None:
+        """Note a text of the request, before any of them is read: where a value stands may decide about it."""
+        if self.policy.asks_origins:
+            self._provenance.origins.add(view.kind_at(0), view.feed(raw, True))
+
     def read(self, view: View, raw: str) -> str:
         """What is to go upstream for a text of the request. All of them are read before the first lane is asked for.
 
@@ -94,15 +104,23 @@ class Exchange:
         return self._reader.read(view, raw)
 
     def _learn(self, kind: ChannelKind, text: str, spans: Sequence[Span]) -> None:
-        pass
+        try:
+            self._provenance.learn(kind, text, spans)
+        except ModerationFault:
+            if self.policy.on_error is not OnError.OPEN:
+                self._ledger.tally[Verdict("", kind, Action.BLOCK, Outcome.FAILED_CLOSED)] += 1
+                raise
+            self._ledger.tally[Verdict("", kind, Action.ALLOW, Outcome.BYPASSED)] += 1
 
     def _begin_response(self, reader: RequestReader) -> None:
         """Make the terms of the response: they depend on what was read."""
-        if self.policy.request.texts is RequestTexts.MODERATE:
-            facts = self._response.facts  # the model knows these texts as they went upstream
+        terms = self._response
+        facts, recalled = terms.facts, self._provenance.detector()
+        if self.policy.request.texts is RequestTexts.MODERATE:  # the model knows texts as they went upstream
             system = [reader.moderated(PlainView(ChannelKind.SYSTEM), text) for text in facts.system_prompts]
-            user = reader.moderated(PlainView(ChannelKind.USER), facts.user)
-            self._response = replace(self._response, facts=RequestFacts(tuple(system), user))
+            facts = RequestFacts(tuple(system), reader.moderated(PlainView(ChannelKind.USER), facts.user))
+        detectors = terms.detectors if recalled is None else (*terms.detectors, recalled)
+        self._response = replace(terms, detectors=detectors, facts=facts, origins=self._provenance.origins)
         self._reader = None
 
     def lane(self, index: int) -> Lane:

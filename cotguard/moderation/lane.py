@@ -174,7 +174,7 @@ class Lane:
                     break
                 start = max(before.received + span.start - end, before.released)
                 if start < before.received:
-                    before.add(Span(start, before.received, span.entity, span.score, span.detector))
+                    before.add(span.part(start, before.received))
                 end -= before.received
                 before = self._seams.get(before.key)
 

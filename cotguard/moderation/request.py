@@ -13,6 +13,7 @@ from typing import Final
 
 from cotguard.detectors.contract import Detector, Scope, Session
 from cotguard.moderation.channel import Channel, ModerationFault, Terms
+from cotguard.moderation.provenance import SOURCES
 from cotguard.moderation.verdict import Ledger, Outcome, Verdict
 from cotguard.moderation.view import View
 from cotguard.policy import OnError, Policy, RequestTexts
@@ -24,8 +25,6 @@ MEMORY_TEXTS = 8192
 """Texts whose findings are remembered, the latest used: about 200 bytes each, and 150 for every finding."""
 
 _LEARNED = frozenset({"classifier", "guard"})
-_OF_OTHERS = frozenset({ChannelKind.SYSTEM, ChannelKind.TOOL_RESULT, ChannelKind.TOOL_DESCRIPTION})
-"""Kinds of texts whose values are not the user's."""
 
 
 class RequestBlocked(Exception):  # noqa: N818  # a decision, not an error
@@ -81,7 +80,8 @@ class Findings:
         for at in range(0, len(text), _TURN_CHARS):
             piece, final = text[at : at + _TURN_CHARS], at + _TURN_CHARS >= len(text)
             for session in sessions:
-                yield from session.advance(piece, final)[0]
+                for span in session.advance(piece, final)[0]:
+                    yield span if span.value is None else replace(span, value=None)  # it is text
             self._read += len(piece)
             if self._read >= _TURN_CHARS and self._pause is not None:
                 self._read = 0
@@ -124,7 +124,7 @@ class RequestReader:
             return self._moderate(view, raw)
         kind = view.kind_at(0)
         text = view.feed(raw, True)
-        self._learn(kind, text, self._find(kind, text) if kind in _OF_OTHERS else ())
+        self._learn(kind, text, self._find(kind, text) if kind in SOURCES else ())
         return raw
 
     def moderated(self, view: View, raw: str) -> str:

@@ -1,8 +1,8 @@
 """A policy made ready for use: one look-up for each value found.
 
-For every entity and channel the rules that name both are kept in order, each as the lowest score it takes and its
-action, up to the first that takes every score; where there is none, the default ends the row. Detectors may report
-entities the taxonomy does not know; these share a row that only rules for ``ALL`` fill.
+For every entity and channel the rules that name both are kept in order, each as the lowest score it takes, the origins
+it leaves alone and its action, up to the first that takes every value; where there is none, the default ends the row.
+Detectors may report entities the taxonomy does not know; these share a row that only rules for ``ALL`` fill.
 
 Known limit: the digest is not keyed. Who sees it, and knows the rest of the policy, can test guesses at known values.
 """
@@ -10,9 +10,9 @@ Known limit: the digest is not keyed. Who sees it, and knows the rest of the pol
 import hashlib
 import itertools
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cotguard.policy.document import EVERYTHING, Mode, OnError, PolicyDocument, RequestDocument
 from cotguard.spans import Action, ChannelKind
@@ -28,16 +28,35 @@ _DIGEST_CHARS = 16
 Place = tuple[str, ChannelKind]
 
 
+class _Step(NamedTuple):
+    lowest: float
+    unless: frozenset[ChannelKind]
+    action: Action
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """Decisions for one entity in one channel: the action of the first step whose score is reached, or ``rest``."""
+    """Decisions for one entity in one channel: the action of the first step that takes the value, or ``rest``."""
 
-    steps: tuple[tuple[float, Action], ...]
+    steps: tuple[_Step, ...]
     rest: Action
 
     @property
     def acts(self) -> bool:
-        return self.rest is not Action.ALLOW or any(action is not Action.ALLOW for _, action in self.steps)
+        return self.rest is not Action.ALLOW or any(step.action is not Action.ALLOW for step in self.steps)
+
+    @property
+    def needs_origins(self) -> bool:
+        return any(step.unless for step in self.steps)
+
+    def may_act(self, score: float) -> bool:
+        for step in self.steps:
+            if not score < step.lowest:
+                if step.action is not Action.ALLOW:
+                    return True
+                if not step.unless:
+                    return False
+        return self.rest is not Action.ALLOW
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +64,8 @@ class Policy:
     """What happens to values found. Immutable; made by :func:`cotguard.policy.load` or :func:`cotguard.policy.parse`.
 
     ``digest`` names the content, known values included and description apart: 16 hex digits of a SHA-256.
-    ``acts_on`` are the entities of the taxonomy that get another action than ``allow`` in some channel.
+    ``acts_on`` are the entities of the taxonomy that get another action than ``allow`` in some channel;
+    ``asks_origins``: whether some rule asks where a value comes from.
     """
 
     name: str
@@ -58,15 +78,32 @@ class Policy:
     known_values: tuple[str, ...] = field(repr=False)
     acts_on: frozenset[str] = field(repr=False)
     _table: Mapping[Place, _Row] = field(repr=False)
+    asks_origins: bool = field(repr=False)
 
-    def decide(self, entity: str, kind: ChannelKind, score: float) -> Action:
-        """The action for a value of ``entity`` with ``score`` (0 to 1) in a channel of ``kind``."""
-        row = self._table.get((entity, kind)) or self._table[_UNKNOWN, kind]
-        for lowest, action in row.steps:
+    def decide(
+        self, entity: str, kind: ChannelKind, score: float, origins: frozenset[ChannelKind] = frozenset()
+    ) -> Action:
+        """The action for a value of ``entity`` with ``score`` (0 to 1) in a channel of ``kind``.
+
+        ``origins``: the kinds of the request's texts that the value stands in.
+        """
+        row = self._row(entity, kind)
+        for lowest, unless, action in row.steps:
             # Not ">=": a score that is not a number must meet a rule, and is below none.
-            if not score < lowest:
+            if not score < lowest and not unless & origins:
                 return action
         return row.rest
+
+    def needs_origins(self, entity: str, kind: ChannelKind) -> bool:
+        """Whether ``decide`` asks where a value of ``entity`` comes from in a channel of ``kind``."""
+        return self.asks_origins and self._row(entity, kind).needs_origins
+
+    def may_act(self, entity: str, kinds: Iterable[ChannelKind], score: float) -> bool:
+        """Whether a value with this score, wherever it comes from, may get another action than ``allow`` somewhere."""
+        return any(self._row(entity, kind).may_act(score) for kind in kinds)
+
+    def _row(self, entity: str, kind: ChannelKind) -> _Row:
+        return self._table.get((entity, kind)) or self._table[_UNKNOWN, kind]
 
     def entities_for(self, kind: ChannelKind) -> frozenset[str]:
         """Entities of the taxonomy that get another action than ``allow`` in a channel of ``kind``."""
@@ -92,6 +129,7 @@ def compile_policy(document: PolicyDocument, known_values: Sequence[str]) -> Pol
         known_values=tuple(known_values),
         acts_on=frozenset(entity for (entity, _), row in table.items() if row.acts) - {_UNKNOWN},
         _table=table,
+        asks_origins=any(rule.unless_origin for rule in document.rules),
     )
 
 
@@ -102,29 +140,31 @@ def idle_rules(document: PolicyDocument) -> list[int]:
 
 
 def _deciding_rules(document: PolicyDocument) -> dict[Place, list[int]]:
-    """For every place the indexes of the rules that take some score there, in order.
+    """For every place the indexes of the rules that take some value there, in order.
 
     A rule with ``unless_origin`` leaves some values to the rules behind it.
     """
     deciding: dict[Place, list[int]] = {place: [] for place in itertools.product((*ENTITIES, _UNKNOWN), ChannelKind)}
-    left_below = dict.fromkeys(deciding, math.inf)
     for index, rule in enumerate(document.rules):
         entities = expand(rule.entities) | ({_UNKNOWN} if EVERYTHING in rule.entities else set())
+        # A rule before it takes all its values if it takes their scores and leaves no other origins alone.
+        before = [
+            earlier
+            for earlier, other in enumerate(document.rules[:index])
+            if other.min_score <= rule.min_score and set(other.unless_origin) <= set(rule.unless_origin)
+        ]
         for place in itertools.product(entities, frozenset(rule.channels)):
-            if rule.min_score < left_below[place]:
+            if not any(earlier in deciding[place] for earlier in before):
                 deciding[place].append(index)
-                if not rule.unless_origin:
-                    left_below[place] = rule.min_score
     return deciding
 
 
 def _row(document: PolicyDocument, rules: Sequence[int]) -> _Row:
-    steps: list[tuple[float, Action]] = []
+    steps: list[_Step] = []
     for rule in (document.rules[index] for index in rules):
-        if rule.min_score == 0:
+        if rule.min_score == 0 and not rule.unless_origin:
             return _Row(tuple(steps), rule.action)
-        if not steps or rule.min_score < steps[-1][0]:  # else no score is left to it
-            steps.append((rule.min_score, rule.action))
+        steps.append(_Step(rule.min_score, frozenset(rule.unless_origin), rule.action))
     return _Row(tuple(steps), document.default)
 
 

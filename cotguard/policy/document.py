@@ -165,8 +165,8 @@ class RuleDocument(_Document):
         default=(),
         min_length=1,
         description=(
-            "The rule leaves values alone that stand in these texts of the request. This release does not know "
-            "where a value comes from and applies the rule to all values."
+            "The rule leaves values alone that stand in these texts of the request: they go to the next rules. Case, "
+            "spaces and punctuation make no difference."
         ),
         examples=[["user"]],
     )

@@ -10,13 +10,17 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from cotguard.policy.document import KnownValuesDocument, PolicyDocument, RuleDocument
+from cotguard.policy.document import KnownValuesDocument, PolicyDocument, RequestDocument, RuleDocument
 from cotguard.policy.errors import PolicyError, Problem, closest, quoted
 from cotguard.policy.source import Path, Source
 
 __all__ = ["explain"]
 
-_MODELS: Mapping[str, type[BaseModel]] = {"rules": RuleDocument, "known_values": KnownValuesDocument}
+_MODELS: Mapping[str, type[BaseModel]] = {
+    "rules": RuleDocument,
+    "known_values": KnownValuesDocument,
+    "request": RequestDocument,
+}
 
 _EXPECTED = {
     "bool_type": "true or false",

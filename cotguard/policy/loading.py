@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from cotguard.policy.compiled import Policy, compile_policy, idle_rules
-from cotguard.policy.document import PolicyDocument, known_value_fault
+from cotguard.policy.document import PolicyDocument, RequestTexts, known_value_fault
 from cotguard.policy.errors import PolicyError, Problem, closest
 from cotguard.policy.explain import explain
 from cotguard.policy.source import MAX_CHARS, Source, read
@@ -74,6 +74,14 @@ def _refuse_what_does_nothing(document: PolicyDocument, policy: Policy, source: 
         )
         for index in idle_rules(document)
     ]
+    if document.request.texts is RequestTexts.IGNORE:
+        reason = "where a value stands in the request is unknown: texts of requests are ignored"
+        hint = 'write "request: {texts: read}", or remove this'
+        problems += [
+            source.problem(("rules", index, "unless_origin"), reason, hint, at_key=True)
+            for index, rule in enumerate(document.rules)
+            if rule.unless_origin
+        ]
     if policy.known_values and not policy.acts("KNOWN_VALUE"):
         reason = "these values are listed, but no rule does anything about KNOWN_VALUE"
         hint = "add the rule {entities: [KNOWN_VALUE], action: redact}"
