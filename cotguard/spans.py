@@ -65,3 +65,8 @@ class Span:
     def learned(self) -> bool:
         """Whether a model found it; what a pattern and its checks found at the same place goes before it."""
         return self.detector.startswith("classifier/")
+
+    @property
+    def given(self) -> bool:
+        """Whether it is a placeholder that was given out in this exchange: it is restored, whatever the policy says."""
+        return self.detector == "placeholders/given"

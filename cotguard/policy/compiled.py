@@ -39,6 +39,10 @@ class _Row:
     def acts(self) -> bool:
         return self.rest is not Action.ALLOW or any(action is not Action.ALLOW for _, action in self.steps)
 
+    def takes(self, action: Action) -> bool:
+        """Whether some score gets ``action``."""
+        return self.rest is action or any(taken is action for _, taken in self.steps)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Policy:
@@ -46,6 +50,7 @@ class Policy:
 
     ``digest`` names the content, known values included and description apart: 16 hex digits of a SHA-256.
     ``acts_on`` are the entities of the taxonomy that get another action than ``allow`` in some channel.
+    ``pseudonymizes``: whether some value is pseudonymized in some channel.
     """
 
     name: str
@@ -57,6 +62,7 @@ class Policy:
     digest: str
     known_values: tuple[str, ...] = field(repr=False)
     acts_on: frozenset[str] = field(repr=False)
+    pseudonymizes: bool
     _table: Mapping[Place, _Row] = field(repr=False)
 
     def decide(self, entity: str, kind: ChannelKind, score: float) -> Action:
@@ -91,6 +97,7 @@ def compile_policy(document: PolicyDocument, known_values: Sequence[str]) -> Pol
         digest=_digest(document, known_values),
         known_values=tuple(known_values),
         acts_on=frozenset(entity for (entity, _), row in table.items() if row.acts) - {_UNKNOWN},
+        pseudonymizes=any(row.takes(Action.PSEUDONYMIZE) for row in table.values()),
         _table=table,
     )
 
