@@ -323,6 +323,7 @@ def test_shapes_are_found_wherever_a_placeholder_could_be(text: str) -> None:
         ("see [PA", 0),
         ("see [PERSON_1", 9),
         ("see [PERSON_12", 0),
+        ("see [FOO_1", 0),
         ("see PERSON_1", 8),
         ("see person_1", 0),
         ("so P", 1),
@@ -393,7 +394,8 @@ REVERSIBLE = parse(
 def back(exchange: Exchange, text: str, view: View) -> str:
     """``text`` with its placeholders restored; nothing else is looked for."""
     counts = exchange.placeholders.counts
-    channel = Channel(None, None, view, replace(exchange.request_terms, detectors=(GivenPlaceholders(counts),)))
+    detectors = (GivenPlaceholders(counts),) if counts else ()
+    channel = Channel(None, None, view, replace(exchange.request_terms, detectors=detectors))
     channel.open("")
     channel.feed(text, final=True)
     return channel.release()
@@ -440,6 +442,12 @@ def test_planted_values_are_hidden_and_come_back(kind: ChannelKind) -> None:
         sent = mask(exchange, text, kind)
         assert planted.value not in sent
         assert back(exchange, sent, PlainView(ChannelKind.OUTPUT)) == text
+
+
+def test_where_requests_are_only_read_no_placeholder_is_given() -> None:
+    exchange = make_exchange(policy=parse("version: 1\nname: t\nrules: []\ndefault: pseudonymize\n", "t.yaml", None))
+    assert re.fullmatch(r"\[PERSON_1\] \[EMAIL_ADDRESS_[A-Z2-7]{5}\]", mask(exchange, "[PERSON_1] ann.lee@example.com"))
+    assert not exchange.placeholders.counts
 
 
 def test_where_a_policy_pseudonymizes_nothing_shapes_are_left() -> None:
@@ -638,6 +646,13 @@ def test_other_findings_do_not_swallow_a_placeholder(phrase: str, action: str, g
     assert restore(exchange, "Dr. [PERSON_1] Lee, ([PERSON_1])") == got
     restored = sum(count for verdict, count in exchange.tally.items() if verdict.outcome is Outcome.RESTORED)
     assert restored == got.count("Ann")
+
+
+def test_only_an_ending_right_behind_a_placeholder_goes_with_it() -> None:
+    exchange = make_exchange((Phrase("1] x s, Lee", "PERSON"), Phrase("s", "USERNAME")), ACTIONS[Action.REDACT])
+    exchange.placeholders.pseudonym(*ANN)
+    assert restore(exchange, "[PERSON_1] x s, Lee") == "Ann [PERSON]"
+    assert {verdict.entity for verdict in exchange.tally} == {"PERSON", "USERNAME"}
 
 
 def test_shadow_mode_restores_and_alters_nothing_else() -> None:

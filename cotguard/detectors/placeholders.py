@@ -67,8 +67,6 @@ _BEGUN = re.compile(
 )
 """What more text may make a placeholder of, and perhaps more than that."""
 
-_START_AT_BORDER = re.compile(r"[\[\\%&]|(?<!\w)[A-Z]")
-_START_ANYWHERE = re.compile(r"[\[\\%&A-Z]")
 _GOES_ON = re.compile(r"\w|\\_")
 _DIGITS = "0123456789"
 
@@ -94,9 +92,8 @@ class Placeholder(NamedTuple):
             if closing is None or _CLOSING[opening[0]] != closing[0]:
                 return None
             return Placeholder(name.upper(), number, opening, match.end())
-        if not name.isupper() or (borders and _GOES_ON.match(text, end) is not None):
-            return None
-        return Placeholder(name, number, "", end)
+        goes_on = borders and _GOES_ON.match(text, end) is not None
+        return None if goes_on else Placeholder(name, number, "", end)
 
 
 class _Known:
@@ -108,7 +105,9 @@ class _Known:
         self.label = label
         self.counts = counts
         self.borders = borders
-        self.start = _START_AT_BORDER if borders else _START_ANYWHERE
+        letters = "".join(sorted({name[0] for name in counts}))
+        border = r"(?<!\w)" if borders else ""
+        self.start = re.compile(rf"[\[\\%&]|{border}[{letters}]")
         self._beginnings = {f"{name}_"[:length] for name in counts for length in range(len(name) + 2)}
 
     def may_begin(self, text: str, at: int) -> bool:
@@ -131,7 +130,7 @@ class _Known:
 
 
 class GivenPlaceholders:
-    """Finds placeholders that were given out: of each name in ``counts`` those numbered from 1 to its count.
+    """Finds placeholders that were given out: of each name in ``counts``, at least one, those from 1 to its count.
 
     A span's entity is the placeholder's name.
     """
@@ -143,7 +142,7 @@ class GivenPlaceholders:
         self._known = _Known(f"{GivenPlaceholders.name}/given", dict(counts), borders=True)
 
     def open(self, scope: Scope) -> Session | None:
-        return _PlaceholderSession(self._known, "") if self.entities else None
+        return _PlaceholderSession(self._known, "")
 
 
 class PlaceholderShapes:
@@ -176,6 +175,10 @@ class _PlaceholderSession:
         known = self._known
         text = self._kept + text
         at = self._at
+        if text and known.start.search(text, at) is None:  # the common case
+            stable = self._base + len(text)
+            self._kept, self._base, self._at = text[-1], stable - 1, 1
+            return (), stable
         spans: list[Span] = []
         while True:
             start = known.start.search(text, at)
