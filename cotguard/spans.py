@@ -78,3 +78,8 @@ class Span:
     def part(self, start: int, end: int) -> "Span":
         """A part of the value, at other offsets."""
         return replace(self, start=start, end=end, value=self.value or "")
+
+    @property
+    def given(self) -> bool:
+        """Whether it is a placeholder that was given out in this exchange: it is restored, whatever the policy says."""
+        return self.detector == "placeholders/given"

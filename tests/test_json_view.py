@@ -151,6 +151,16 @@ def test_a_span_widens_to_the_numbers_it_touches() -> None:
     assert found.widen(seven + 1, seven + 5) == (seven, seven + 6)
 
 
+def test_what_is_replaced_has_a_part_for_each_string_and_number_it_touches() -> None:
+    found, text = view(['{"first": "Ann", "": 12, "last": "Lee"}'])
+    parts = [text[start:end] for start, end in found.parts(text.index("nn"), text.index("ee"))]
+    assert parts == ["nn", "12", "last", "L"]
+    assert found.parts(text.index(": 12"), text.index("12")) == []
+    start = text.index("Ann")
+    found.render(0, start + 1, [])
+    assert list(found.parts(start + 1, start + 3)) == [(start + 1, start + 3)]
+
+
 def test_nothing_is_settled_inside_a_number_or_literal() -> None:
     found = JsonView()
     assert found.feed('{"a": 41', final=False) == '{"a": 41'

@@ -272,6 +272,14 @@ def test_every_cut_in_two(text: str) -> None:
         assert outcome([text[:place], text[place:]], OUTPUT) == whole
 
 
+def test_what_is_replaced_has_a_part_between_any_two_markers() -> None:
+    view = MarkerView(OUTPUT)
+    text = view.feed("a<think>b</think><think>cd</think>e", final=True)
+    assert [text[first:last] for first, last in view.parts(0, len(text))] == ["a", "b", "cd", "e"]
+    assert list(view.parts(text.index("think"), text.index("d"))) == [(8, 9), (24, 25)]
+    assert list(view.parts(2, 4)) == []
+
+
 @pytest.mark.parametrize("unit", ["<", "< ", "&lt; ", "<|", "\n ", "\\\\", "[/", "<think", "<think>", "word "])
 def test_hostile_text_takes_linear_time(unit: str) -> None:
     def seconds(size: int) -> float:

@@ -217,7 +217,9 @@ def test_any_text_is_either_a_policy_or_explained(text: str) -> None:
 class TestFiles:
     def test_a_missing_file_names_the_ready_policies(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(PolicyError, match="balanced, contextual, observe, patterns-only, secrets-only, strict"):
+        with pytest.raises(
+            PolicyError, match="balanced, contextual, egress, observe, patterns-only, secrets-only, strict"
+        ):
             load("nowhere.yaml")
         with pytest.raises(PolicyError, match=r"^balancd: .*; did you mean balanced\?$"):
             load("balancd")

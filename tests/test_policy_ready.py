@@ -9,12 +9,19 @@ from typing import Any
 import pytest
 import yaml
 
-from cotguard.policy import Mode, OnError, Policy, load, ready_policies
+from cotguard.policy import Media, Mode, OnError, Policy, RequestTexts, load, ready_policies
 from cotguard.policy.schema import SCHEMA_FILE, render
 from cotguard.spans import Action, ChannelKind
 from cotguard.taxonomy import ENTITIES, GROUPS
 
-NAMES = ["balanced", "contextual", "observe", "patterns-only", "secrets-only", "strict"]
+NAMES = ["balanced", "contextual", "egress", "observe", "patterns-only", "secrets-only", "strict"]
+MODEL_KINDS = {
+    ChannelKind.REASONING,
+    ChannelKind.OUTPUT,
+    ChannelKind.TOOL_CALL,
+    ChannelKind.REFUSAL,
+    ChannelKind.OTHER,
+}
 ROOT = Path(__file__).resolve().parents[1]
 READY = ROOT / "cotguard" / "policy" / "ready"
 
@@ -55,7 +62,8 @@ def test_enforcing_policies_fail_closed(name: str) -> None:
 
 
 def test_the_classifier_is_used_where_its_entities_are_wanted() -> None:
-    assert [name for name in NAMES if load(name).uses_classifier] == ["balanced", "contextual", "observe", "strict"]
+    used = [name for name in NAMES if load(name).uses_classifier]
+    assert used == ["balanced", "contextual", "egress", "observe", "strict"]
 
 
 @pytest.mark.parametrize("name", ["observe", "patterns-only"])
@@ -107,6 +115,20 @@ def test_strict_is_nowhere_milder_than_balanced_and_acts_on_everything() -> None
     assert load("strict").acts_on == ENTITIES
     assert load("strict").acts("ACME_TICKET")
     assert load("strict").decide("SECRET_API_KEY", ChannelKind.REASONING, 0.1) is Action.WITHHOLD
+
+
+def test_egress_hides_from_the_model_what_balanced_redacts_and_redacts_it_in_what_the_model_writes() -> None:
+    egress, balanced = load("egress"), load("balanced")
+    assert (egress.request.texts, egress.request.media) == (RequestTexts.MODERATE, Media.REFUSE)
+    assert egress.pseudonymizes
+    for entity in ENTITIES:
+        rewritten = balanced.decide(entity, ChannelKind.REASONING, 0.01).rewrites
+        for kind in MODEL_KINDS:
+            assert (egress.decide(entity, kind, 0.01) is Action.REDACT) is rewritten
+        for kind in set(ChannelKind) - MODEL_KINDS:
+            hidden = rewritten and entity != "SYSTEM_PROMPT"
+            assert (egress.decide(entity, kind, 0.01) is Action.PSEUDONYMIZE) is hidden
+    assert egress.acts_on == balanced.acts_on
 
 
 def test_secrets_only_acts_on_nothing_else() -> None:

@@ -3,14 +3,21 @@
 The frontier is the smallest ``stable`` of the detectors, moved left so that it cuts no sensitive value, no group of
 overlapping values and no token of the view. Text before it is written, with the values in it replaced; text behind
 it is on hold. The frontier only moves right, and what it has passed is never looked at again.
+
+A placeholder that was given out in the exchange is written as its value, whatever else is found there. A value found
+around it is replaced on either side of it; one found in it alone is none. Only what is blocked or withheld takes the
+placeholders in it along.
 """
 
+import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from cotguard.detectors.contract import Detector, RequestFacts, Scope, Session
+from cotguard.detectors.placeholders import PLACEHOLDER
 from cotguard.moderation.bridges import REACH, Bridges
 from cotguard.moderation.origins import Origins
+from cotguard.moderation.placeholders import Placeholders
 from cotguard.moderation.replacement import Replacer
 from cotguard.moderation.verdict import Ledger, Outcome, Verdict
 from cotguard.moderation.view import Edit, View
@@ -35,12 +42,16 @@ class ModerationFault(Exception):  # noqa: N818  # a fault in the sense of the g
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What is the same for all channels of an exchange."""
+    """What is the same for all channels of one direction of an exchange.
+
+    ``placeholders`` are those that the detectors find as given.
+    """
 
     policy: Policy
     detectors: Sequence[Detector]
     facts: RequestFacts
     replacer: Replacer
+    placeholders: Placeholders
     ledger: Ledger
     max_held: int = MAX_HELD_CHARS
     recorded: list[tuple[Span, Action]] | None = None
@@ -48,9 +59,15 @@ class Terms:
     origins: Origins = field(default_factory=Origins)
 
 
+_ENDING = re.compile(r"['’]?[sS](?!\w)")
+"""Of a plural or a possessive."""
+
+_Range = tuple[int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """A span that the policy does something about."""
+    """A span that something is done about."""
 
     span: Span
     kind: ChannelKind
@@ -263,14 +280,14 @@ class Channel:
         kind = self._view.kind_at(span.start)
         last_kind = self._view.kind_at(span.end - 1)
         origins = self._origins(span, kind) or self._origins(span, last_kind)
-        action = terms.policy.decide(span.entity, kind, span.score, origins)
+        action = self._decide(span, kind, origins)
         if last_kind is not kind:
-            last_action = terms.policy.decide(span.entity, last_kind, span.score, origins)
+            last_action = self._decide(span, last_kind, origins)
             if last_action.severity > action.severity:
                 kind, action = last_kind, last_action
         if terms.recorded is not None:
             terms.recorded.append((span, action))
-        if action.rewrites:
+        if action.rewrites or span.given:
             self._findings.append(_Finding(span, kind, action))
             return
         terms.ledger.tally[Verdict(span.entity, kind, action, Outcome.of(action))] += 1
@@ -295,6 +312,13 @@ class Channel:
             start <= span.start and span.end <= end and not decide(span.entity, kind, span.score, origins).rewrites
             for start, end, origins in self._owned
         )
+
+    def _decide(self, span: Span, kind: ChannelKind, origins: frozenset[ChannelKind]) -> Action:
+        if span.given:
+            return Action.ALLOW
+        if span.entity == PLACEHOLDER:  # for no policy to decide: what reads as a placeholder must not be one
+            return Action.PSEUDONYMIZE
+        return self._terms.policy.decide(span.entity, kind, span.score, origins)
 
     def release(self) -> str:
         """Text that is decided since the last call, rewritten. Sets ``blocked`` when a block decision is reached."""
@@ -334,11 +358,20 @@ class Channel:
         """Render up to ``frontier``, in stretches that end where a decision blocks or withholds what follows."""
         pieces: list[str] = []
         edits: list[Edit] = []
+        shadow = self._terms.policy.mode is Mode.SHADOW
         for group in groups:
-            decisive = group.decisive
+            given = [finding.span for finding in group.findings if finding.span.given]
+            if given:
+                group.findings = [
+                    finding
+                    for finding in group.findings
+                    if not finding.span.given and self._around(finding.span.start, finding.span.end, given)
+                ]
             self._count(group)
-            if self._terms.policy.mode is Mode.SHADOW:
+            if shadow or not group.findings:
+                edits += self._restored(given)
                 continue
+            decisive = group.decisive
             if decisive.action is Action.BLOCK:
                 self.blocked = True
                 pieces.append(self._render(group.start, edits))
@@ -353,11 +386,47 @@ class Channel:
                     edits = []
                     self._withheld = decisive.kind
                 continue
-            value = self._view.slice(group.start, group.end)
-            replacement = self._terms.replacer.replacement(decisive.action, decisive.span.entity, value)
-            edits.append((group.start, group.end, replacement))
+            replaced = self._around(group.start, group.end, given) if given else [(group.start, group.end)]
+            edits += sorted(self._replaced(replaced, decisive) + self._restored(given))
         pieces.append(self._render(frontier, edits))
         return "".join(pieces)
+
+    def _around(self, start: int, end: int, given: Sequence[Span]) -> list[_Range]:
+        """The parts of ``[start, end)`` outside ``given`` with letters or digits in them, without space around.
+
+        An ending of a word that is given goes with it.
+        """
+        parts: list[_Range] = []
+        at, behind = start, False
+        for stop, following in [*((span.start, span.end) for span in given), (end, end)]:
+            text = self._view.slice(at, min(stop, end)) if at < stop else ""
+            if behind and (ending := _ENDING.match(text)):
+                at += ending.end()
+                text = text[ending.end() :]
+            if any(map(str.isalnum, text)):
+                parts.append((at + len(text) - len(text.lstrip()), at + len(text.rstrip())))
+            at, behind = max(at, following), at <= following
+        return parts
+
+    def _replaced(self, ranges: Sequence[_Range], decisive: _Finding) -> list[Edit]:
+        """Edits that replace ``ranges``, each part of the view by itself: so placeholders stand for what was there."""
+        replacer, action, entity = self._terms.replacer, decisive.action, decisive.span.entity
+        return [
+            (first, last, replacer.replacement(action, entity, self._view.slice(first, last)))
+            for start, end in ranges
+            for first, last in self._view.parts(start, end)
+        ]
+
+    def _restored(self, given: Sequence[Span]) -> list[Edit]:
+        """Edits that put values in the place of placeholders, counted where they are not withheld."""
+        edits: list[Edit] = []
+        for span in given:
+            value = self._terms.placeholders.restored(self._view.slice(span.start, span.end))
+            edits.append((span.start, span.end, value))
+            kind = self._view.kind_at(span.start)
+            if kind is not self._withheld:
+                self._terms.ledger.tally[Verdict(span.entity, kind, Action.ALLOW, Outcome.RESTORED)] += 1
+        return edits
 
     def _render(self, end: int, edits: list[Edit]) -> str:
         """Render ``[released, end)``; of a kind that is withheld only the view's structure is left."""

@@ -1,4 +1,4 @@
-"""One exchange: its lanes and the account of what was decided.
+"""One exchange: its request's texts, its lanes and the account of what was decided.
 
 exchange = Exchange(policy, detectors, facts, key)     # one per client request
 exchange.note(PlainView(ChannelKind.USER), "a text")   # each text of the request
@@ -18,10 +18,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cotguard.detectors.contract import Detector, RequestFacts
+from cotguard.detectors.placeholders import GivenPlaceholders, PlaceholderShapes
 from cotguard.moderation.channel import MAX_HELD_CHARS, ModerationFault, Terms
 from cotguard.moderation.lane import Emission, Lane
+from cotguard.moderation.placeholders import Placeholders
 from cotguard.moderation.provenance import Provenance
-from cotguard.moderation.replacement import Replacer
+from cotguard.moderation.replacement import KeyedPseudonyms, Replacer
 from cotguard.moderation.request import Findings, RequestBlocked, RequestReader
 from cotguard.moderation.verdict import Ledger, Outcome, Verdict
 from cotguard.moderation.view import PlainView, View
@@ -31,12 +33,16 @@ from cotguard.spans import Action, ChannelKind, Span
 __all__ = ["Emission", "Exchange", "Lane", "ModerationFault", "Outcome", "RequestBlocked", "Verdict"]
 
 
+_SHAPES = PlaceholderShapes()
+
+
 class Exchange:
     """Moderates one request and its response under one policy.
 
-    ``key`` (16 bytes or more) keys hashes and stays the same across exchanges; pseudonyms are keyed by
+    ``key`` (16 bytes or more) keys hashes and stays the same across exchanges; pseudonyms in the response are keyed by
     ``exchange_key``, which is random unless given. With ``record`` every span is kept in ``spans`` with its action.
-    ``findings``: what is found in texts of requests, for all exchanges with these detectors.
+    ``findings``: what is found in texts of requests, for all exchanges with these detectors. What is replaced by
+    placeholders in them is restored in the lanes.
     """
 
     def __init__(
@@ -55,13 +61,22 @@ class Exchange:
         self.spans: list[tuple[Span, Action]] = []
         self._ledger = Ledger()
         self._lanes: dict[int, Lane] = {}
-        replacer = Replacer(exchange_key or secrets.token_bytes(16), key)
-        recorded = self.spans if record else None
         self._provenance = Provenance(policy)
-        self._response = Terms(policy, detectors, facts, replacer, self._ledger, max_held, recorded)
+        self.placeholders = Placeholders()
+        replacer = Replacer(key, KeyedPseudonyms(exchange_key or secrets.token_bytes(16)))
+        recorded = self.spans if record else None
+        self._response = Terms(policy, detectors, facts, replacer, self.placeholders, self._ledger, max_held, recorded)
         findings = Findings(policy, detectors) if findings is None else findings
-        ledger, origins = Ledger(self._ledger.tally), self._provenance.origins
-        request = Terms(policy, (findings,), RequestFacts(), replacer, ledger, max_held, None, origins)
+        request = Terms(
+            policy,
+            (findings, _SHAPES) if policy.pseudonymizes else (findings,),
+            RequestFacts(),
+            Replacer(key, self.placeholders),
+            self.placeholders,
+            Ledger(self._ledger.tally),
+            max_held,
+            origins=self._provenance.origins,
+        )
         self._reader: RequestReader | None = RequestReader(request, findings, self._learn)
 
     @property
@@ -119,7 +134,11 @@ class Exchange:
         if self.policy.request.texts is RequestTexts.MODERATE:  # the model knows texts as they went upstream
             system = [reader.moderated(PlainView(ChannelKind.SYSTEM), text) for text in facts.system_prompts]
             facts = RequestFacts(tuple(system), reader.moderated(PlainView(ChannelKind.USER), facts.user))
-        detectors = terms.detectors if recalled is None else (*terms.detectors, recalled)
+        detectors = list(terms.detectors)
+        if recalled is not None:
+            detectors.append(recalled)
+        if self.placeholders.counts:
+            detectors.append(GivenPlaceholders(self.placeholders.counts))
         self._response = replace(terms, detectors=detectors, facts=facts, origins=self._provenance.origins)
         self._reader = None
 

@@ -242,6 +242,18 @@ class JsonView(PlainView):
         first, last = self._number_at(start), self._number_at(end - 1)
         return first.start if first is not None else start, last.end if last is not None else end
 
+    def parts(self, start: int, end: int) -> Sequence[tuple[int, int]]:
+        first = max(bisect_right(self._leaves, start, key=lambda leaf: leaf.start) - 1, 0)
+        found: list[tuple[int, int]] = []
+        for index in range(first, len(self._leaves)):
+            leaf = self._leaves[index]
+            if leaf.start >= end:
+                break
+            part = max(leaf.start, start), min(leaf.end, end)
+            if part[0] < part[1]:
+                found.append(part)
+        return found
+
     def _number_at(self, offset: int) -> _Leaf | None:
         index = bisect_right(self._leaves, offset, key=lambda leaf: leaf.start) - 1
         if index < 0:

@@ -239,30 +239,30 @@ class MarkerView(PlainView):
     def kind_at(self, offset: int) -> ChannelKind:
         return self._kinds[bisect_right(self._turns, offset) - 1]
 
+    def parts(self, start: int, end: int) -> Sequence[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
+        at = start
+        for index in range(bisect_right(self._markers, start, key=lambda marker: marker[1]), len(self._markers)):
+            marker_start, marker_end = self._markers[index]
+            if marker_start >= end:
+                break
+            if at < marker_start:
+                found.append((at, marker_start))
+            at = marker_end
+        if at < end:
+            found.append((at, end))
+        return found
+
     def render(self, start: int, end: int, edits: Sequence[Edit]) -> str:
         if len(self._turns) > 1:
             passed = bisect_right(self._turns, end) - 1
             del self._turns[:passed], self._kinds[:passed]
         if self._markers:
-            edits = self._around_markers(edits)
+            edits = [
+                (first, last, replacement)
+                for edit_start, edit_end, replacement in edits
+                for first, last in self.parts(edit_start, edit_end)
+            ]
             gone = bisect_right(self._markers, end, key=lambda marker: marker[1])
             del self._markers[:gone]
         return super().render(start, end, edits)
-
-    def _around_markers(self, edits: Sequence[Edit]) -> list[Edit]:
-        """The parts of ``edits`` outside markers."""
-        parts: list[Edit] = []
-        index = 0
-        for start, end, replacement in edits:
-            at = start
-            while index < len(self._markers) and self._markers[index][0] < end:
-                marker_start, marker_end = self._markers[index]
-                if at < marker_start:
-                    parts.append((at, marker_start, replacement))
-                at = max(at, marker_end)
-                if marker_end > end:
-                    break  # the next edit may begin in it
-                index += 1
-            if at < end:
-                parts.append((at, end, replacement))
-        return parts

@@ -17,6 +17,7 @@ class Outcome(StrEnum):
     REDACTED = "redacted"
     BLOCKED = "blocked"
     WITHHELD = "withheld"
+    RESTORED = "restored"
     FAILED_CLOSED = "failed_closed"
     BYPASSED = "bypassed"
     WOULD_HAVE = "would_have"

@@ -47,6 +47,10 @@ class View(Protocol):
         """The range to rewrite when ``[start, end)`` is sensitive: whole tokens where a part would not be valid."""
         ...
 
+    def parts(self, start: int, end: int) -> Sequence[tuple[int, int]]:
+        """The parts of ``[start, end)`` that are written anew when it is replaced: what is between them stays."""
+        ...
+
     def render(self, start: int, end: int, edits: Sequence[Edit]) -> str:
         """Raw text for ``[start, end)`` with ``edits`` (in order, inside, not overlapping) applied.
 
@@ -99,6 +103,9 @@ class PlainView:
 
     def widen(self, start: int, end: int) -> tuple[int, int]:
         return start, end
+
+    def parts(self, start: int, end: int) -> Sequence[tuple[int, int]]:
+        return ((start, end),)
 
     def render(self, start: int, end: int, edits: Sequence[Edit]) -> str:
         base = self._base

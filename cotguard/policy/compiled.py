@@ -58,6 +58,10 @@ class _Row:
                     return False
         return self.rest is not Action.ALLOW
 
+    def takes(self, action: Action) -> bool:
+        """Whether some score gets ``action``."""
+        return self.rest is action or any(step.action is action for step in self.steps)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Policy:
@@ -65,7 +69,8 @@ class Policy:
 
     ``digest`` names the content, known values included and description apart: 16 hex digits of a SHA-256.
     ``acts_on`` are the entities of the taxonomy that get another action than ``allow`` in some channel;
-    ``asks_origins``: whether some rule asks where a value comes from.
+    ``pseudonymizes``: whether some value is pseudonymized in some channel; ``asks_origins``: whether some rule asks
+    where a value comes from.
     """
 
     name: str
@@ -77,6 +82,7 @@ class Policy:
     digest: str
     known_values: tuple[str, ...] = field(repr=False)
     acts_on: frozenset[str] = field(repr=False)
+    pseudonymizes: bool
     _table: Mapping[Place, _Row] = field(repr=False)
     asks_origins: bool = field(repr=False)
 
@@ -128,6 +134,7 @@ def compile_policy(document: PolicyDocument, known_values: Sequence[str]) -> Pol
         digest=_digest(document, known_values),
         known_values=tuple(known_values),
         acts_on=frozenset(entity for (entity, _), row in table.items() if row.acts) - {_UNKNOWN},
+        pseudonymizes=any(row.takes(Action.PSEUDONYMIZE) for row in table.values()),
         _table=table,
         asks_origins=any(rule.unless_origin for rule in document.rules),
     )
