@@ -37,6 +37,7 @@ class Exchange:
     ``key`` (16 bytes or more) keys hashes and stays the same across exchanges; pseudonyms are keyed by
     ``exchange_key``, which is random unless given. With ``record`` every span is kept in ``spans`` with its action.
     ``findings``: what is found in texts of requests, for all exchanges with these detectors.
+    Text of the kinds in ``hidden`` is moderated and not written.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Exchange:
         max_held: int = MAX_HELD_CHARS,
         record: bool = False,
         findings: Findings | None = None,
+        hidden: frozenset[ChannelKind] = frozenset(),
     ) -> None:
         self.policy = policy
         self.spans: list[tuple[Span, Action]] = []
@@ -58,7 +60,7 @@ class Exchange:
         replacer = Replacer(exchange_key or secrets.token_bytes(16), key)
         recorded = self.spans if record else None
         self._provenance = Provenance(policy)
-        self._response = Terms(policy, detectors, facts, replacer, self._ledger, max_held, recorded)
+        self._response = Terms(policy, detectors, facts, replacer, self._ledger, max_held, recorded, hidden=hidden)
         findings = Findings(policy, detectors) if findings is None else findings
         ledger, origins = Ledger(self._ledger.tally), self._provenance.origins
         request = Terms(policy, (findings,), RequestFacts(), replacer, ledger, max_held, None, origins)

@@ -239,6 +239,10 @@ class MarkerView(PlainView):
     def kind_at(self, offset: int) -> ChannelKind:
         return self._kinds[bisect_right(self._turns, offset) - 1]
 
+    def kind_until(self, offset: int, end: int) -> int:
+        following = bisect_right(self._turns, offset)
+        return min(self._turns[following], end) if following < len(self._turns) else end
+
     def render(self, start: int, end: int, edits: Sequence[Edit]) -> str:
         if len(self._turns) > 1:
             passed = bisect_right(self._turns, end) - 1
