@@ -135,9 +135,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
         (["--expires", "0"], "--expires: write a number of days above 0"),
     ],
 )
-def test_wrong_options(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
-) -> None:
+def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
     path = tmp_path / "keys.db"
     assert main(["keys", "create", "--store", str(path), "--name", "x", "--role", "reader", *options]) == 2
     assert message in capsys.readouterr().err
