@@ -19,7 +19,7 @@ from conftest import Handler, Proxy, ProxyFactory, Upstream
 from google import genai
 from scripted import CHAT_PATH, DONE, chunk, finish, streaming, texts
 from test_callers_hidden import ANTHROPIC, sse
-from test_serve import serving
+from test_serve import serving, until
 
 from cotguard.callers.keys import KeyStore
 from cotguard.callers.reception import Reception
@@ -30,12 +30,12 @@ from cotguard.policy import PolicyError
 
 ROLES: dict[str, object] = {
     "reader": {"models": ["m", "small-*"], "reasoning": "hidden"},
-    "admin": {"policy": "secrets-only"},
     "chatter": {"routes": ["/v1/chat/*", "/v1/models"], "dialects": ["chat_completions"]},
     "single": {"concurrency": 1},
     "slow": {"requests_per_minute": 2},
     "poor": {"tokens_per_day": 30},
 }
+CARDS = "version: 1\nname: cards\nclassifier: false\nrules: [{entities: [CREDIT_CARD], action: redact}]\n"
 STREAM = [chunk({"reasoning_content": "I know ann.lee@example.com well."}), chunk({"content": "ann.lee@example.com"})]
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True}
 MakeProxy = Callable[..., Awaitable[Proxy]]
@@ -47,12 +47,20 @@ def keys(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def guarded(make_proxy: ProxyFactory, tmp_path: Path, keys: str) -> MakeProxy:
+def roles(tmp_path: Path) -> str:
+    """The callers file."""
+    policy = tmp_path / "cards.yaml"
+    policy.write_text(CARDS, encoding="utf-8")
+    return callers_file(tmp_path, ROLES | {"admin": {"policy": str(policy)}})
+
+
+@pytest.fixture
+def guarded(make_proxy: ProxyFactory, roles: str, keys: str) -> MakeProxy:
     """A gateway that asks for keys."""
 
     async def make(**settings: object) -> Proxy:
         make_key(keys, "reader")
-        return await make_proxy(keys=keys, callers_file=callers_file(tmp_path, ROLES), **settings)
+        return await make_proxy(keys=keys, callers_file=roles, **settings)
 
     return make
 
@@ -280,9 +288,11 @@ async def test_requests_under_way(upstream: Upstream, guarded: MakeProxy, keys: 
         status, _, told = await ask(proxy, key)
         assert (status, told["retry-after"]) == (429, "1")
         first.close()  # a client that leaves frees its place
-        async with asyncio.timeout(10):
-            while proxy.gateway.metrics.active._value.get():
-                await asyncio.sleep(0.01)
+
+        async def ended() -> bool:
+            return bool(proxy.gateway.metrics.active._value.get() == 0)
+
+        await until(ended)
         go_on.set()
         assert (await ask(proxy, key))[0] == 200
         assert (await ask(proxy, key))[0] == 200
@@ -319,7 +329,7 @@ async def test_tokens_of_an_issuer(upstream: Upstream, make_proxy: ProxyFactory,
     upstream.handler = streaming([*STREAM, finish(), DONE])
     async with issuing() as issuer:
         key = issuer.add("k", "EC")
-        oidc = {"issuer": issuer.url, "audience": "cotguard", "roles": {"staff": "reader"}}
+        oidc: dict[str, object] = {"issuer": issuer.url, "audience": "cotguard", "roles": {"staff": "reader"}}
         proxy = await make_proxy(callers_file=callers_file(tmp_path, ROLES, oidc))
         _, body, _ = await ask(proxy, bearer(issuer.token("k", key, "ES256")))
         assert texts(body) == {(0, "content"): "[EMAIL_ADDRESS]"}
@@ -328,7 +338,7 @@ async def test_tokens_of_an_issuer(upstream: Upstream, make_proxy: ProxyFactory,
             assert (await ask(proxy, bearer(issuer.token("k", key, "ES256", **claims))))[0] == status
 
 
-# --- As SDKs see it ------------------------------------------------------------------------------------------------------
+# --- As SDKs see it --------------------------------------------------------------------------------------------------
 
 
 async def test_the_openai_sdk(upstream: Upstream, guarded: MakeProxy, keys: str) -> None:
@@ -358,9 +368,11 @@ async def test_the_anthropic_sdk(upstream: Upstream, guarded: MakeProxy, keys: s
     proxy = await guarded()
 
     async def create(model: str = "m", **credential: str) -> list[str]:
-        async with anthropic.AsyncAnthropic(base_url=proxy.url, max_retries=0, **credential) as sdk:  # type: ignore[arg-type]
-            async with sdk.messages.stream(model=model, max_tokens=9, messages=[]) as stream:
-                message = await stream.get_final_message()
+        async with (
+            anthropic.AsyncAnthropic(base_url=proxy.url, max_retries=0, **credential) as sdk,  # type: ignore[arg-type]
+            sdk.messages.stream(model=model, max_tokens=9, messages=[]) as stream,
+        ):
+            message = await stream.get_final_message()
         return [block.type for block in message.content if getattr(block, block.type)]
 
     reader, slow = make_key(keys, "reader")[1], make_key(keys, "slow")[1]
@@ -397,7 +409,7 @@ async def test_the_gemini_sdk(upstream: Upstream, guarded: MakeProxy, keys: str)
     assert upstream.paths == []
 
 
-# --- Nothing of a key is told; a revoked one is refused ------------------------------------------------------------------
+# --- Nothing of a key is told; a revoked one is refused --------------------------------------------------------------
 
 
 async def test_key_material_is_in_no_log_metric_or_error(
@@ -424,11 +436,10 @@ async def test_key_material_is_in_no_log_metric_or_error(
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_revoked_key_is_refused_within_a_second(
-    upstream: Upstream, tmp_path: Path, keys: str, workers: int
+    upstream: Upstream, tmp_path: Path, roles: str, keys: str, workers: int
 ) -> None:
     upstream.handler = streaming([*STREAM, finish(), DONE])
     identifier, key = make_key(keys, "reader")
-    roles = callers_file(tmp_path, ROLES)
     async with serving(upstream.url, tmp_path, workers, keys=keys, callers_file=roles) as served:
         proxy = Proxy(served.url, None)  # type: ignore[arg-type]  # in a process of its own
         for _ in range(8 * workers):  # each on a connection of its own: all workers have used the key
@@ -446,7 +457,7 @@ async def test_a_revoked_key_is_refused_within_a_second(
 async def test_policies_of_roles_are_told(guarded: MakeProxy) -> None:
     exposed = (await guarded()).gateway.metrics.expose().decode()
     assert "cotguard_policy_info{digest=" in exposed
-    assert 'name="secrets-only"' in exposed
+    assert 'name="cards"' in exposed
     assert 'name="balanced"' in exposed
 
 

@@ -1,7 +1,8 @@
-"""Hidden reasoning: it is moderated and not written, in every dialect; the rest is as before, and SDKs still read it."""
+"""Hidden reasoning: moderated and not written, in every dialect; the rest is as before, and SDKs still read it."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import anthropic
@@ -103,7 +104,7 @@ def test_hidden_reasoning_is_moderated_all_the_same() -> None:
     assert {verdict.outcome for verdict in exchange.tally} == {Outcome.BLOCKED}
 
 
-# --- Every dialect -----------------------------------------------------------------------------------------------------
+# --- Every dialect ---------------------------------------------------------------------------------------------------
 
 THOUGHT = "The quokka thinks that two and two make four. "
 ANSWER = "So the wombat says it is 4."
@@ -118,7 +119,7 @@ class Sample(NamedTuple):
     request: dict[str, Any]
     data: bytes
     content_type: str = "text/event-stream"
-    parameters: dict[str, str] = {}
+    parameters: Mapping[str, str] = MappingProxyType({})
 
 
 def sse(*documents: dict[str, Any], named: bool = False, done: bool = False) -> bytes:
@@ -160,8 +161,8 @@ ANTHROPIC = [
     {"type": "message_stop"},
 ]
 ANTHROPIC_CONTENT = [{"type": "thinking", "thinking": THOUGHT, "signature": "AAAA"}, {"type": "text", "text": ANSWER}]
-GEMINI_PARTS = [{"text": THOUGHT, "thought": True}, {"text": ANSWER}]
-CONVERSE = [
+GEMINI_PARTS: list[dict[str, Any]] = [{"text": THOUGHT, "thought": True}, {"text": ANSWER}]
+CONVERSE: list[tuple[str, dict[str, Any]]] = [
     ("messageStart", {"role": "assistant"}),
     ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"reasoningContent": {"text": THOUGHT}}}),
     ("contentBlockStop", {"contentBlockIndex": 0}),
@@ -227,7 +228,7 @@ STEPS = [
     {"type": "thought", "summary": [{"type": "text", "text": THOUGHT}]},
     {"type": "model_output", "content": [{"type": "text", "text": ANSWER}]},
 ]
-COHERE = [
+COHERE: list[dict[str, Any]] = [
     {"type": "message-start", "id": "m-1", "delta": {"message": {"role": "assistant", "content": []}}},
     {"type": "tool-plan-delta", "delta": {"message": {"tool_plan": THOUGHT}}},
     {"type": "content-start", "index": 0, "delta": {"message": {"content": {"type": "thinking", "thinking": ""}}}},
@@ -389,10 +390,11 @@ def test_sdks_read_what_is_left() -> None:
     assert last.response.output_text == ANSWER
     assert not any("quokka" in text for text in texts(last.response.to_dict()))
     with anthropic_sdk(moderated("anthropic", HIDDEN)).messages.stream(model="m", max_tokens=9, messages=[]) as events:
-        message = events.get_final_message()
-    assert [block.type for block in message.content] == ["thinking", "text"]
-    assert message.content[0].thinking == ""
-    assert message.content[1].text == ANSWER
+        thought, answer = events.get_final_message().content
+    assert thought.type == "thinking"
+    assert thought.thinking == ""
+    assert answer.type == "text"
+    assert answer.text == ANSWER
     with gemini_sdk(moderated("gemini", HIDDEN)) as client:
         answers = client.models.generate_content_stream(model="m", contents="x")
         assert "".join(each.text or "" for each in answers) == ANSWER

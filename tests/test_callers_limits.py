@@ -85,7 +85,7 @@ async def test_tokens_of_a_day() -> None:
     await lease.end(50)
     await (await limiter.admit(asking, 10)).end(0)
     assert await denied(limiter, asking, 1) == (Reason.TOKENS, DAY - 10)
-    assert await limiter.admit(caller("key:2", tokens_per_day=100), 100)
+    await limiter.admit(caller("key:2", tokens_per_day=100), 100)
     now += DAY - 10
     late = await limiter.admit(asking, 100)
     now += DAY
@@ -137,20 +137,20 @@ async def make_limiter(redis: RedisServer) -> AsyncIterator[Callable[[], SharedL
 async def test_two_gateways_count_together(make_limiter: Callable[[], SharedLimiter]) -> None:
     one, two = make_limiter(), make_limiter()
     asking = caller(requests_per_minute=5)
+    told: list[tuple[Reason, int]] = []
 
     async def ask(limiter: Limiter) -> bool:
         try:
             lease = await limiter.admit(asking, 0)
         except Denied as refused:
-            assert refused.reason is Reason.REQUESTS
-            assert refused.retry_after is not None
-            assert 55 <= refused.retry_after <= 60
+            told.append((refused.reason, refused.retry_after or 0))
             return False
         await lease.end(0)
         return True
 
     answers = await asyncio.gather(*(ask(limiter) for limiter in (one, two) for _ in range(20)))
     assert sum(answers) == 5
+    assert all(reason is Reason.REQUESTS and 55 <= wait <= 60 for reason, wait in told)
     await (await two.admit(caller("key:2", requests_per_minute=5), 0)).end(0)
 
 
