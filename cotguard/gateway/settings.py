@@ -67,7 +67,7 @@ class Settings(BaseModel):
     keys: Annotated[str, Field(description="file of the gateway's own API keys, made by `cotguard keys`")] = ""
     callers_file: Annotated[str, Field(description="roles, and whose tokens are taken: a YAML file")] = ""
     allow_anonymous: Annotated[bool, Field(description="let everybody use an address that others can reach")] = False
-    upstream_key: Annotated[str, Field(repr=False, description="credential for it; better in the environment")] = ""
+    upstream_key: Annotated[str, Field(repr=False, description="the upstream's; better in the environment")] = ""
     upstream_key_header: Annotated[str, Field(description="where it is sent; the dialect's own place when empty")] = ""
     limits_url: Annotated[
         str, Field(repr=False, description="redis:// where callers' limits are counted; in each process when empty")
