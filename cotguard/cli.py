@@ -1,14 +1,20 @@
-"""The command line: ``serve``, ``demo``, ``scan``, ``check``, ``bundle``."""
+"""The command line: ``serve``, ``keys``, ``demo``, ``scan``, ``check``, ``bundle``."""
 
 import argparse
 import json
 import os
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+from pydantic import ValidationError
+
 from cotguard import __version__
+from cotguard.callers.document import KeyScope
+from cotguard.callers.keys import Key, KeyStore, KeyStoreError
+from cotguard.callers.limits import DAY
 from cotguard.classifier.bundle import DEFAULT, NONE, BundleError, ready_bundles
 from cotguard.detectors.contract import Detector, RequestFacts
 from cotguard.detectors.registry import build
@@ -27,12 +33,23 @@ _READ_CHARS = 65_536
 _SERVE_EXAMPLES = """\
 examples:
   cotguard serve --upstream http://127.0.0.1:8000
-  cotguard serve --upstream https://models.example.com --listen 0.0.0.0:8080 --policy strict
+  cotguard serve --upstream https://models.example.com --policy strict
+  cotguard serve --upstream http://10.0.0.5:8000 --listen 0.0.0.0:8080 --keys keys.db --callers-file callers.yaml
   COTGUARD_UPSTREAM=http://127.0.0.1:8000 cotguard serve --config cotguard.yaml
 
 Then point your client's base URL at http://127.0.0.1:8080/v1. A flag wins over COTGUARD_* in the environment,
 which wins over the config file (lines of `name: value`). Compiled rules are kept in $COTGUARD_CACHE (default
 ~/.cache/cotguard, empty for nowhere), which makes the next start faster."""
+
+_KEYS_EXAMPLES = """\
+examples:
+  cotguard keys create --store keys.db --name "Ann's laptop" --role reader --expires 90
+  cotguard keys create --store keys.db --name batch --role reader --models 'llama-*' --requests-per-minute 30
+  cotguard keys list --store keys.db
+  cotguard keys revoke --store keys.db 0123456789abcdef
+
+A key is shown once, when it is created. Roles are written in a callers file (docs/callers.md). A key that is revoked
+is refused at once, also by gateways that are running."""
 
 _SCAN_EXAMPLES = """\
 examples:
@@ -46,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
-    except (PolicyError, SettingsError, BundleError) as error:
+    except (PolicyError, SettingsError, BundleError, KeyStoreError) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return _USAGE_ERROR
     except KeyboardInterrupt:
@@ -70,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--config", help="a YAML file with the settings above", metavar="FILE")
     serve.add_argument("--workers", type=int, default=1, help="processes that share the port (default 1)", metavar="N")
     serve.set_defaults(run=_serve)
+
+    keys = commands.add_parser("keys", help="API keys of the gateway's own", epilog=_KEYS_EXAMPLES, formatter_class=raw)
+    _add_keys(keys.add_subparsers(required=True, metavar="TASK"))
 
     demo = commands.add_parser("demo", help="watch a moderated stream beside the raw one; needs nothing else")
     demo.add_argument("--fast", action="store_true", help="do not wait between tokens")
@@ -107,6 +127,80 @@ def _parser() -> argparse.ArgumentParser:
     triton.add_argument("--instances", type=int, default=2, help="of the model, a core each (default 2)", metavar="N")
     triton.set_defaults(run=_export_triton)
     return parser
+
+
+def _add_keys(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    store = argparse.ArgumentParser(add_help=False)
+    default = os.environ.get("COTGUARD_KEYS")
+    store.add_argument(
+        "--store",
+        default=default,
+        required=not default,
+        help="the file of keys (default $COTGUARD_KEYS)",
+        metavar="FILE",
+    )
+    create = tasks.add_parser("create", parents=[store], help="make a key and show it, once")
+    create.add_argument("--name", required=True, help="whose it is, for you")
+    create.add_argument("--role", required=True, help="a role of the callers file")
+    create.add_argument("--expires", type=float, help="days until it expires (default never)", metavar="DAYS")
+    for name in ("routes", "models", "dialects"):
+        create.add_argument(f"--{name}", nargs="+", help=f"of the role's {name} only these", metavar="GLOB")
+    for name in ("requests-per-minute", "concurrency", "tokens-per-day"):
+        create.add_argument(f"--{name}", type=int, help="a lower limit than the role's", metavar="N")
+    create.add_argument("--reasoning", help="hidden: reasoning is not shown, also where the role shows it")
+    create.set_defaults(run=_create_key)
+    tasks.add_parser("list", parents=[store], help="all keys, without their secrets").set_defaults(run=_list_keys)
+    revoke = tasks.add_parser("revoke", parents=[store], help="refuse a key from now on")
+    revoke.add_argument("id", help="as `cotguard keys list` tells it", metavar="ID")
+    revoke.set_defaults(run=_revoke_key)
+
+
+def _create_key(arguments: argparse.Namespace) -> int:
+    narrowing = {name: value for name in KeyScope.model_fields if (value := getattr(arguments, name)) is not None}
+    try:
+        scope = KeyScope.model_validate(narrowing)
+    except ValidationError as error:
+        for problem in error.errors():
+            option = str(problem["loc"][0]).replace("_", "-")
+            print(f"--{option}: {problem['msg'].removeprefix('Value error, ')}", file=sys.stderr)  # noqa: T201
+        return _USAGE_ERROR
+    if arguments.expires is not None and not arguments.expires > 0:
+        print("--expires: write a number of days above 0", file=sys.stderr)  # noqa: T201
+        return _USAGE_ERROR
+    lifetime = None if arguments.expires is None else arguments.expires * DAY
+    with KeyStore(arguments.store, create=True) as store:
+        key, text = store.create(arguments.name, arguments.role, scope, lifetime)
+    print(_told(key), file=sys.stderr)  # noqa: T201
+    print(text)  # noqa: T201
+    return 0
+
+
+def _list_keys(arguments: argparse.Namespace) -> int:
+    with KeyStore(arguments.store) as store:
+        for key in store.list():
+            print(_told(key))  # noqa: T201
+    return 0
+
+
+def _revoke_key(arguments: argparse.Namespace) -> int:
+    with KeyStore(arguments.store) as store:
+        if store.revoke(arguments.id):
+            return 0
+    print("there is no such key, or it is revoked already; see `cotguard keys list`", file=sys.stderr)  # noqa: T201
+    return 1
+
+
+def _told(key: Key) -> str:
+    """One line about a key."""
+    parts = [key.id, f"role={key.role}", f"name={json.dumps(key.name)}", f"created={_date(key.created)}"]
+    parts += [f"expires={_date(key.expires)}"] if key.expires is not None else []
+    parts += [f"revoked={_date(key.revoked)}"] if key.revoked is not None else []
+    narrowing = key.scope.model_dump(mode="json", exclude_defaults=True)
+    return " ".join([*parts, *(f"{name}={json.dumps(value)}" for name, value in narrowing.items())])
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%MZ")
 
 
 def _serve(arguments: argparse.Namespace) -> int:

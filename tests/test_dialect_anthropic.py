@@ -761,8 +761,8 @@ def test_routes() -> None:
 
 def test_headers() -> None:
     sent = {"Anthropic-Version": "2023-06-01", "anthropic-beta": "a", "anthropic-dangerous": "b"}
-    assert request_headers(sent).keys() & {"Anthropic-Version", "anthropic-beta", "anthropic-dangerous"} == {
-        "Anthropic-Version",
+    assert request_headers(sent).keys() & {"anthropic-version", "anthropic-beta", "anthropic-dangerous"} == {
+        "anthropic-version",
         "anthropic-beta",
     }
     told = {"anthropic-ratelimit-tokens-remaining": "1", "anthropic-organization-id": "o"}

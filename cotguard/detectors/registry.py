@@ -4,6 +4,7 @@ Another package offers a detector by the entry point group ``cotguard.detectors`
 and returns a :class:`~cotguard.detectors.contract.Detector`.
 """
 
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 
 from cotguard.classifier.bundle import NONE
@@ -44,12 +45,19 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def build(policy: Policy, bundle: str = NONE, served: Served | None = None, guard: str = "") -> tuple[Detector, ...]:
+def build(
+    policy: Policy,
+    bundle: str = NONE,
+    served: Served | None = None,
+    guard: str = "",
+    loaded: Sequence[Detector] = (),
+) -> tuple[Detector, ...]:
     """Detectors for every entity that ``policy`` does anything about; rules it would ignore are not compiled.
 
     The classifier of ``bundle`` (a ready one's name, or a directory) is among them if the policy uses one; its model
     may be ``served`` elsewhere. So is a guard of the format ``guard`` (a ready one's name, or a file) if the policy
-    acts on hazards that it finds. Raises :class:`~cotguard.classifier.bundle.BundleError` and
+    acts on hazards that it finds. A classifier of the same bundle that is among ``loaded`` is taken instead of being
+    loaded again. Raises :class:`~cotguard.classifier.bundle.BundleError` and
     :class:`~cotguard.guard.format.GuardFormatError`.
     """
     rules = [rule for rule in RULES if any(map(policy.acts, rule.also | {rule.entity}))]
@@ -61,7 +69,8 @@ def build(policy: Policy, bundle: str = NONE, served: Served | None = None, guar
     if policy.uses_classifier and bundle != NONE:
         from cotguard.classifier.detector import Classifier  # and with it the tokenizer, which others need not load
 
-        detectors.append(Classifier.load(bundle, served))
+        found = next((detector for detector in loaded if isinstance(detector, Classifier)), None)
+        detectors.append(found or Classifier.load(bundle, served))
     if guard:
         form = load_format(guard).asking(policy.acts_on)
         detectors.append(Guard(form, [kind for kind in ChannelKind if policy.entities_for(kind) & form.hazards]))

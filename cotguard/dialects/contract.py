@@ -35,6 +35,9 @@ class ErrorKind(StrEnum):
 
     BAD_REQUEST = "bad_request"
     BLOCKED = "blocked_by_policy"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    RATE_LIMITED = "rate_limited"
     UNSUPPORTED = "unsupported"
     NOT_FOUND = "not_found"
     TOO_LARGE = "too_large"
@@ -48,13 +51,17 @@ class ErrorKind(StrEnum):
 
 
 class Refused(Exception):  # noqa: N818  # not an error of ours: an answer to the client
-    """The client's request is refused. ``message`` is constant text: it never quotes the request's values."""
+    """The client's request is refused. ``message`` is constant text: it never quotes the request's values.
 
-    def __init__(self, status: int, kind: ErrorKind, message: str) -> None:
+    ``retry_after``: the seconds after which the same request may be accepted, where time alone can change that.
+    """
+
+    def __init__(self, status: int, kind: ErrorKind, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.kind = kind
         self.message = message
+        self.retry_after = retry_after
 
 
 class UpstreamFault(Exception):  # noqa: N818  # named beside ModerationFault: whose fault it is

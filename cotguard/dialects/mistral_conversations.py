@@ -101,7 +101,8 @@ class MistralConversations(TabledDialect):
         return dumps({"usage": {}, **written})
 
     def error(self, kind: ErrorKind, message: str) -> bytes:
-        return dumps({"object": "error", "message": message, "type": kind.value, "param": None, "code": kind.value})
+        family = "authentication_error" if kind is ErrorKind.UNAUTHENTICATED else kind.value
+        return dumps({"object": "error", "message": message, "type": family, "param": None, "code": kind.value})
 
     def reported(self, error: object, message: str) -> dict[str, object]:
         kind = error.get("type") if isinstance(error, dict) else None

@@ -29,6 +29,11 @@ class Match:
     parameters: Mapping[str, str]
 
     @property
+    def path(self) -> str:
+        """The path as the table spells it, with what its braces matched."""
+        return _NAMED.sub(lambda found: self.parameters[found[1]], self.route.path)
+
+    @property
     def upstream(self) -> str:
         """The path that goes upstream."""
         safe = "~" if self.route.signed else "@:~+"  # a signature covers the path: escaped as AWS's own clients do

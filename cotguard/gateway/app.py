@@ -12,7 +12,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,9 +22,13 @@ import aiohttp
 from aiohttp import hdrs, web
 from yarl import URL
 
+from cotguard.callers.caller import Caller, models_of
+from cotguard.callers.credentials import injected, without_credentials
+from cotguard.callers.denied import Denied
+from cotguard.callers.limits import Lease, tokens_in
+from cotguard.callers.reception import Reception
 from cotguard.classifier.handover import handed_over, pause
 from cotguard.detectors.contract import Detector, RequestFacts
-from cotguard.detectors.registry import build
 from cotguard.dialects.catalogue import dialects
 from cotguard.dialects.contract import Dialect, ErrorKind, Prepared, Refused, Translator, UpstreamFault
 from cotguard.dialects.request import read_body
@@ -34,6 +38,7 @@ from cotguard.gateway.encodings import Decoder, EncodingError, TooLargeError
 from cotguard.gateway.form import written_form
 from cotguard.gateway.headers import request_headers, response_headers
 from cotguard.gateway.intake import read_incoming, read_json
+from cotguard.gateway.moderations import Moderation, load_roles, with_detectors
 from cotguard.gateway.outgoing import Outgoing, Unmoderated, moderate
 from cotguard.gateway.settings import Settings
 from cotguard.gateway.signing import Signer, Unsigned
@@ -55,6 +60,8 @@ _LOG = logging.getLogger("cotguard.gateway")
 _STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _CLIENT_GONE = 499  # as nginx logs it; nobody receives it
 _FINAL = {"x-should-retry": "false"}  # a retry would run the same generation again
+_MAX_WAIT = 60
+"""Seconds after which a client may try a refused request again by itself: its user waits meanwhile."""
 _NO_UPGRADES = (
     "WebSocket upgrades are refused: what is tunnelled through a proxy cannot be moderated. Use the HTTP API."
 )
@@ -70,7 +77,10 @@ class _Failure(NamedTuple):
 
 
 class Gateway:
-    """The handlers and what they share. ``policy`` and ``detectors`` default to what the settings name."""
+    """The handlers and what they share. Not to be forked. ``policy``, ``detectors`` default to what the settings name.
+
+    ``roles`` are the policies of roles, by the name that roles give them; what the settings name, too, if left out.
+    """
 
     def __init__(
         self,
@@ -78,28 +88,33 @@ class Gateway:
         policy: Policy | None = None,
         detectors: tuple[Detector, ...] | None = None,
         metrics: Metrics = METRICS,
+        *,
+        roles: Mapping[str, Moderation] | None = None,
     ) -> None:
         self.settings = settings
         self.policy = policy or load(settings.policy)
-        self.detectors = (
-            build(self.policy, settings.bundle, settings.served, settings.guard) if detectors is None else detectors
-        )
+        self.detectors = with_detectors(self.policy, settings).detectors if detectors is None else detectors
+        roles = load_roles(settings, self.detectors) if roles is None else roles
+        self._moderations = {"": Moderation(self.policy, self.detectors), **roles}  # by what callers' scopes name
         self.metrics = metrics
-        self._findings = Findings(self.policy, self.detectors, pause)
+        self._findings = {name: Findings(*each, pause) for name, each in self._moderations.items()}
         self.draining = asyncio.Event()
         served = dialects()
         self._router = Router(served)
         self._default = served[0]  # in whose shape an unknown path is refused
         self._key = settings.hash_key.encode() or secrets.token_bytes(32)
         self._client: aiohttp.ClientSession | None = None
-        self._classifier = _classifier(self.detectors)
-        self._guard = next((each for each in self.detectors if isinstance(each, Guard)), None)
+        self._reception = Reception(settings.callers, settings.keys, settings.limits_url, self._key)
+        all_detectors = [detector for each in self._moderations.values() for detector in each.detectors]
+        self._classifier = _classifier(all_detectors)
+        self._guards = {each.answerer: each for each in all_detectors if isinstance(each, Guard)}
         self._answerers: dict[str, Inference | GuardClient] = {}
         self._rounds = Rounds()
         self._signer = Signer()
         self._limits: set[asyncio.Timeout] = set()  # of the streams under way
         self._drain_deadline = 0.0
-        metrics.policy.labels(self.policy.name, self.policy.digest).set(1)
+        for each in self._moderations.values():
+            metrics.policy.labels(each.policy.name, each.policy.digest).set(1)
 
     @property
     def classifier(self) -> str:
@@ -112,7 +127,7 @@ class Gateway:
     @property
     def guard(self) -> str:
         """Which guard is in use, in words that follow the classifier's."""
-        return "" if self._guard is None else f" and guard {self._guard.form.name}"
+        return next((f" and guard {guard.form.name}" for guard in self._guards.values()), "")
 
     async def start(self) -> None:
         """What needs the running loop: the classifier's threads, connections to its replicas and to the guard."""
@@ -122,9 +137,9 @@ class Gateway:
             engine = self._classifier.engine
             bundle = engine.bundle
             self.metrics.classifier.labels(bundle.manifest.name, bundle.digest, engine.provider).set(1)
-        if self._guard is not None:
-            self._answerers[self._guard.name] = GuardClient(
-                self._guard.form,
+        for answerer, guard in self._guards.items():
+            self._answerers[answerer] = GuardClient(
+                guard.form,
                 settings.guard_url,
                 model=settings.guard_model,
                 api_key=settings.guard_api_key,
@@ -157,6 +172,7 @@ class Gateway:
             await self._client.close()
         for answerer in self._answerers.values():
             await answerer.close()
+        await self._reception.close()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Every request of the data port."""
@@ -170,22 +186,35 @@ class Gateway:
         except Refused as refused:
             if isinstance(refused, RefusedRoute):
                 dialect = refused.dialect
-            return self._error(dialect, _Failure(refused.status, refused.kind, refused.message), "refused")
+            return self._refuse(dialect, refused)
+        except Denied as denied:
+            self.metrics.denied.labels(denied.reason).inc()
+            return self._refuse(dialect, denied.refused)
         except TooLargeError as error:
             return self._error(dialect, _Failure(413, ErrorKind.TOO_LARGE, str(error)), "refused")
         except EncodingError as error:
             return self._error(dialect, _Failure(415, ErrorKind.UNSUPPORTED, str(error)), "refused")
 
     async def _route(self, request: web.Request, match: Match) -> web.StreamResponse:
+        caller = await self._reception.caller(_lower(request.headers))
+        caller.scope.check_route(match.path, match.dialect.name)
         query = query_of(match.route, request.query)
         if match.route.lookup:
-            return await self._lookup(request, match, query)
+            lease = await self._admitted(caller, 0)
+            try:
+                return await self._lookup(request, match, query, caller)
+            finally:
+                if lease is not None:
+                    await lease.end(0)
         if self.draining.is_set():
             raise Refused(503, ErrorKind.SHUTTING_DOWN, _SHUTTING_DOWN)
         incoming = await read_incoming(request, match, query, self.settings.max_request_bytes)
         prepared = match.dialect.prepare(incoming)
+        caller.scope.check_models(models_of(match.parameters, prepared.document) or {prepared.model})
+        sent = tokens_in(len(incoming.body) or sum(len(value) for _, value in incoming.fields))
         asked = query if prepared.query is None else prepared.query
-        exchange = Exchange(self.policy, self.detectors, prepared.facts, self._key, findings=self._findings)
+        exchange = self._new_exchange(caller, prepared.facts)
+        lease = await self._admitted(caller, sent)
         self.metrics.active.inc()
         try:
             outgoing = await self._outgoing(request, match, asked, prepared, incoming.body, exchange)
@@ -199,6 +228,24 @@ class Gateway:
         finally:
             self.metrics.active.dec()
             self.metrics.account(exchange)
+            if lease is not None:
+                await lease.end(tokens_in(exchange.received))
+
+    def _new_exchange(self, caller: Caller, facts: RequestFacts) -> Exchange:
+        scope = caller.scope
+        policy, detectors = self._moderations[scope.policy]
+        findings = self._findings[scope.policy]
+        return Exchange(policy, detectors, facts, self._key, findings=findings, hidden=scope.hidden)
+
+    def _passed(self, request: web.Request) -> dict[str, str]:
+        """The client's headers that may go upstream."""
+        headers = request_headers(request.headers)
+        return without_credentials(headers) if self.settings.replaces_credentials else headers
+
+    async def _admitted(self, caller: Caller, sent: int) -> Lease | None:
+        lease = await self._reception.admit(caller, sent)
+        self.metrics.admitted.labels(caller.role).inc()
+        return lease
 
     def _url(self, path: str, query: Mapping[str, str]) -> URL:
         return URL(self.settings.upstream + path + ("?" + urlencode(query) if query else ""), encoded=True)
@@ -214,7 +261,7 @@ class Gateway:
     ) -> Outgoing:
         """What goes upstream; nothing of it stays in ``prepared``. Raises :class:`Refused`."""
         fields = prepared.fields
-        headers = request_headers(request.headers)
+        headers = self._passed(request)
         await self._moderate(
             Unmoderated(prepared.document, fields or [], headers, match.parameters, query), match, exchange
         )
@@ -234,10 +281,16 @@ class Gateway:
         await handed_over(partial(moderate, unmoderated, match.dialect, exchange), self._answerers)
 
     async def _signed(self, request: web.Request, match: Match, unsigned: Unsigned) -> dict[str, str]:
-        """The headers that go upstream, with a signature where the upstream wants one. Raises :class:`Refused`."""
+        """The headers that go upstream, with our credential or a signature. Raises :class:`Refused`."""
+        settings, client = self.settings, _lower(request.headers)
+        if settings.replaces_credentials:
+            client = without_credentials(client)
+        if settings.upstream_key:
+            own = injected(match.dialect.name, settings.upstream_key, settings.upstream_key_header)
+            client |= own
+            unsigned.headers.update(own)
         if not match.route.signed:
             return unsigned.headers
-        client = {name.lower(): value for name, value in request.headers.items()}
         return await asyncio.to_thread(self._signer.headers_of, unsigned, client, request.rel_url.raw_path_qs)
 
     async def _exchange(
@@ -352,14 +405,18 @@ class Gateway:
             await response.write_eof()
         return response
 
-    async def _lookup(self, request: web.Request, match: Match, query: Mapping[str, str]) -> web.Response:
+    async def _lookup(
+        self, request: web.Request, match: Match, query: Mapping[str, str], caller: Caller
+    ) -> web.Response:
         """A question whose answer holds no generated text."""
         dialect, client = match.dialect, await self.client()
         posted = request.method == hdrs.METH_POST
         received = await read_json(request, self.settings.max_request_bytes) if posted else None
         document = read_body(received or b"{}")
-        headers = request_headers(request.headers)
-        exchange = Exchange(self.policy, self.detectors, RequestFacts(), self._key, findings=self._findings)
+        if named := models_of(match.parameters, document):
+            caller.scope.check_models(named)
+        headers = self._passed(request)
+        exchange = self._new_exchange(caller, RequestFacts())
         try:
             await self._moderate(Unmoderated(document, [], headers, match.parameters, query), match, exchange)
         except ModerationFault as fault:
@@ -416,6 +473,13 @@ class Gateway:
         for limit in self._limits:
             limit.reschedule(self._drain_deadline)
 
+    def _refuse(self, dialect: Dialect, refused: Refused) -> web.Response:
+        response = self._error(dialect, _Failure(refused.status, refused.kind, refused.message), "refused")
+        if refused.retry_after is not None:  # nothing was generated
+            response.headers[hdrs.RETRY_AFTER] = str(refused.retry_after)
+            response.headers["x-should-retry"] = "true" if refused.retry_after <= _MAX_WAIT else "false"
+        return response
+
     def _error(self, dialect: Dialect, failure: _Failure, outcome: str) -> web.Response:
         if outcome == "failed":
             self._count_failure(failure)
@@ -444,13 +508,18 @@ def _inference(classifier: "Classifier", settings: Settings, metrics: Metrics) -
     return Inference(judge, deadline=settings.classifier_deadline, metrics=metrics)
 
 
-def _classifier(detectors: tuple[Detector, ...]) -> "Classifier | None":
+def _classifier(detectors: Sequence[Detector]) -> "Classifier | None":
     """The classifier among them. Its module is loaded only if it is there."""
     if all(each.name != "classifier" for each in detectors):
         return None
     from cotguard.classifier.detector import Classifier
 
     return next((each for each in detectors if isinstance(each, Classifier)), None)
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    """Each header once, the last of those that come twice."""
+    return {name.lower(): value for name, value in headers.items()}
 
 
 def _json() -> dict[str, str]:

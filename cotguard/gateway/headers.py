@@ -3,13 +3,13 @@
 import re
 from collections.abc import Mapping
 
-__all__ = ["CREDENTIALS", "request_headers", "response_headers"]
+from cotguard.callers.credentials import CREDENTIALS
 
-CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-key"})
-"""Where a client's key may stand."""
+__all__ = ["request_headers", "response_headers"]
 
-_REQUEST = CREDENTIALS | frozenset(
+_REQUEST = frozenset(
     {
+        *CREDENTIALS,
         "openai-organization",
         "openai-project",
         "openai-beta",
@@ -49,8 +49,8 @@ _VALUE = re.compile(r"[\x20-\x7e]{0,256}\Z")
 
 
 def request_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers for the upstream: the allowed ones of the client's, and ours."""
-    passed = {name: value for name, value in headers.items() if name.lower() in _REQUEST}
+    """Headers for the upstream: the allowed ones of the client's, each once and in lower case, and ours."""
+    passed = {lower: value for name, value in headers.items() if (lower := name.lower()) in _REQUEST}
     return passed | {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 
 

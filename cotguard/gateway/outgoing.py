@@ -11,8 +11,8 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from cotguard.callers.credentials import CREDENTIALS
 from cotguard.dialects.contract import Dialect, ErrorKind, Refused
-from cotguard.gateway.headers import CREDENTIALS
 from cotguard.moderation.exchange import Exchange, RequestBlocked
 from cotguard.moderation.view import PlainView
 from cotguard.policy import RequestTexts

@@ -11,24 +11,26 @@ import gc
 import logging
 import multiprocessing
 import resource
+import secrets
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import uvloop
 from aiohttp import web
 
-from cotguard.detectors.contract import Detector
-from cotguard.detectors.registry import build
+from cotguard.addresses import split_address
+from cotguard.callers.keys import KeyStore
 from cotguard.gateway.admin import GatewayState, create_admin_app
 from cotguard.gateway.app import Gateway, create_app
+from cotguard.gateway.moderations import Moderation, load_roles, with_detectors
 from cotguard.gateway.reports import Reporter
 from cotguard.gateway.settings import Settings, SettingsError
 from cotguard.gateway.workers import METRICS, READINESS, STOP_SIGNALS, serve_workers
-from cotguard.policy import Policy, load
+from cotguard.policy import load
 from cotguard.telemetry.totals import Snapshot, snapshot
 
 __all__ = ["open_many_files", "serve"]
@@ -38,9 +40,19 @@ _FAREWELL_SECONDS = 2
 """Time beyond the drain timeout for writing the error that ends a stream."""
 
 
-class _Moderation(NamedTuple):
-    policy: Policy
-    detectors: tuple[Detector, ...]
+class _Loaded(NamedTuple):
+    """What is loaded once, before any fork: workers share it."""
+
+    own: Moderation
+    roles: Mapping[str, Moderation]
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        own = with_detectors(load(settings.policy), settings)
+        return cls(own, load_roles(settings, own.detectors))
+
+    def gateway(self, settings: Settings) -> Gateway:
+        return Gateway(settings, self.own.policy, self.own.detectors, roles=self.roles)
 
 
 def serve(settings: Settings, workers: int) -> int:
@@ -49,20 +61,21 @@ def serve(settings: Settings, workers: int) -> int:
         raise SettingsError("workers: write a number from 1")
     _check_address("listen", settings.listen, shared=workers > 1)
     _check_address("admin_listen", settings.admin_listen, shared=False)
+    _check_callers(settings, workers)
     logging.basicConfig(level=logging.INFO, format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s")
     open_many_files()
-    policy = load(settings.policy)
-    # Once, before any fork: workers share what is loaded.
-    moderation = _Moderation(policy, build(policy, settings.bundle, settings.served, settings.guard))
+    if not settings.hash_key:  # one for all workers
+        settings = settings.model_copy(update={"hash_key": secrets.token_hex(32)})
+    loaded = _Loaded.of(settings)
     gc.collect()
     _give_memory_back()
     gc.freeze()  # what lives as long as the process is not looked through again, nor copied by a worker's collector
     if workers == 1:
-        uvloop.run(_serve(settings, moderation))
+        uvloop.run(_serve(settings, loaded))
         return 0
-    work = partial(_work, settings, moderation)
+    work = partial(_work, settings, loaded)
     patience = max(settings.classifier_deadline, settings.guard_deadline) + 1  # a worker may ask its models first
-    return serve_workers(workers, work, *_address(settings.admin_listen), patience=patience)
+    return serve_workers(workers, work, *split_address(settings.admin_listen), patience=patience)
 
 
 def open_many_files() -> None:
@@ -77,25 +90,25 @@ def _give_memory_back() -> None:
         trim(0)
 
 
-async def _serve(settings: Settings, moderation: _Moderation) -> None:
+async def _serve(settings: Settings, loaded: _Loaded) -> None:
     """The only process: data port and admin port."""
-    gateway = Gateway(settings, moderation.policy, moderation.detectors)
+    gateway = loaded.gateway(settings)
     admin = web.AppRunner(create_admin_app(GatewayState(gateway)), access_log=None)
     await admin.setup()
-    await web.TCPSite(admin, *_address(settings.admin_listen)).start()
+    await web.TCPSite(admin, *split_address(settings.admin_listen)).start()
     bound = admin.addresses[0]
     async with _data_port(settings, gateway, f"http://{bound[0]}:{bound[1]}", shared=False) as stop:
         await stop.wait()
     await admin.cleanup()
 
 
-def _work(settings: Settings, moderation: _Moderation, channel: socket.socket, admin: str) -> None:
+def _work(settings: Settings, loaded: _Loaded, channel: socket.socket, admin: str) -> None:
     """A worker's process."""
-    uvloop.run(_serve_shared(settings, moderation, channel, admin))
+    uvloop.run(_serve_shared(settings, loaded, channel, admin))
 
 
-async def _serve_shared(settings: Settings, moderation: _Moderation, channel: socket.socket, admin: str) -> None:
-    gateway = Gateway(settings, moderation.policy, moderation.detectors)
+async def _serve_shared(settings: Settings, loaded: _Loaded, channel: socket.socket, admin: str) -> None:
+    gateway = loaded.gateway(settings)
 
     async def metrics() -> Snapshot:
         return snapshot(gateway.metrics.registry)
@@ -125,7 +138,7 @@ async def _data_port(settings: Settings, gateway: Gateway, admin: str, *, shared
         shutdown_timeout=settings.drain_timeout + _FAREWELL_SECONDS,
     )
     await runner.setup()
-    host, port = _address(settings.listen)
+    host, port = split_address(settings.listen)
     await web.TCPSite(runner, host, port, backlog=_BACKLOG, reuse_port=shared or None).start()
     bound = runner.addresses[0]
     # The line that says the proxy is ready is written at once: workers share the output, and print may write its end
@@ -140,15 +153,22 @@ async def _data_port(settings: Settings, gateway: Gateway, admin: str, *, shared
     await runner.cleanup()
 
 
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host.strip("[]"), int(port)
+def _check_callers(settings: Settings, workers: int) -> None:
+    """Raise ``KeyStoreError`` if the file of keys cannot be used; warn of limits that are not what they seem."""
+    if settings.keys:
+        KeyStore(settings.keys).close()
+    roles = settings.callers.roles.values() if settings.callers else ()
+    if workers > 1 and not settings.limits_url and any(role.scope().limited for role in roles):
+        sys.stderr.write(
+            f"cotguard: each of the {workers} workers counts callers' limits by itself, so that a caller may have as "
+            "many times his limits; set limits_url to count them together\n"
+        )
 
 
 def _check_address(name: str, text: str, *, shared: bool) -> None:
     """Raise :class:`SettingsError` if nothing can listen there: a worker would be started again and again."""
     try:
-        family, _, _, _, address = socket.getaddrinfo(*_address(text), type=socket.SOCK_STREAM)[0]
+        family, _, _, _, address = socket.getaddrinfo(*split_address(text), type=socket.SOCK_STREAM)[0]
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))

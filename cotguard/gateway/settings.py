@@ -3,9 +3,11 @@
 Precedence: flag, environment, config file, default. Unknown keys of the config file are refused.
 """
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
@@ -13,11 +15,16 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from cotguard.addresses import is_loopback, split_address
+from cotguard.callers.document import CallersDocument, load_callers
 from cotguard.classifier.bundle import DEFAULT, NONE
 from cotguard.classifier.remote.address import Served, Tls, addresses
 from cotguard.guard.format import load_format
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
+
+_HEADER_NAME = re.compile(r"[A-Za-z0-9-]*")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e]*")
 
 
 class SettingsError(ValueError):
@@ -57,6 +64,14 @@ class Settings(BaseModel):
     drain_timeout: Annotated[float, Field(ge=0, description="time for streams under way after SIGTERM")] = 30
     max_request_bytes: Annotated[int, Field(gt=0, description="largest request body, decoded")] = 32 * 2**20
     max_response_bytes: Annotated[int, Field(gt=0, description="largest whole response, decoded")] = 64 * 2**20
+    keys: Annotated[str, Field(description="file of the gateway's own API keys, made by `cotguard keys`")] = ""
+    callers_file: Annotated[str, Field(description="roles, and whose tokens are taken: a YAML file")] = ""
+    allow_anonymous: Annotated[bool, Field(description="let everybody use an address that others can reach")] = False
+    upstream_key: Annotated[str, Field(repr=False, description="the upstream's; better in the environment")] = ""
+    upstream_key_header: Annotated[str, Field(description="where it is sent; the dialect's own place when empty")] = ""
+    limits_url: Annotated[
+        str, Field(repr=False, description="redis:// where callers' limits are counted; in each process when empty")
+    ] = ""
     hash_key: Annotated[str, Field(repr=False, description="key of the action hash; random when empty")] = ""
 
     @property
@@ -103,6 +118,49 @@ class Settings(BaseModel):
             if self.classifier_key and not self.classifier_cert:
                 raise ValueError("classifier_key: name its certificate too, in classifier_cert")
             Tls(self.classifier_ca, self.classifier_cert, self.classifier_key).context()
+        return self
+
+    @field_validator("limits_url")
+    @classmethod
+    def _redis(cls, value: str) -> str:
+        if value and (urlsplit(value).scheme not in ("redis", "rediss", "unix") or not find_spec("redis")):
+            raise ValueError("write it as redis[s]://HOST:PORT/DATABASE, and install cotguard[redis]")
+        return value
+
+    @field_validator("upstream_key", "upstream_key_header")
+    @classmethod
+    def _header(cls, value: str, info: ValidationInfo) -> str:
+        if (_HEADER_VALUE if info.field_name == "upstream_key" else _HEADER_NAME).fullmatch(value) is None:
+            raise ValueError("this cannot stand in a header")
+        return value
+
+    @cached_property
+    def callers(self) -> CallersDocument | None:
+        """The callers file, if there is one. Raises :class:`~cotguard.callers.document.CallersError`."""
+        return load_callers(self.callers_file) if self.callers_file else None
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether callers must show who they are."""
+        return bool(self.keys or (self.callers and self.callers.oidc))
+
+    @property
+    def replaces_credentials(self) -> bool:
+        """Whether no credential of a client's goes upstream."""
+        return self.authenticates or bool(self.upstream_key)
+
+    @model_validator(mode="after")
+    def _callers(self) -> Self:
+        if self.keys and self.callers is None:
+            raise ValueError("keys: name the roles of keys too, in callers_file (docs/callers.md)")
+        if self.callers is not None and not self.authenticates:
+            raise ValueError("callers_file: its roles are nobody's; name a file of keys in `keys`, or add oidc to it")
+        if not (self.authenticates or self.allow_anonymous or is_loopback(split_address(self.listen)[0])):
+            raise ValueError(
+                f"listen: {self.listen} is open to other machines, and nobody is asked who he is. Give callers keys "
+                "(keys and callers_file, docs/callers.md), listen on 127.0.0.1, or write allow_anonymous: true to let "
+                "everybody in"
+            )
         return self
 
     @cached_property

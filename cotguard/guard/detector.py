@@ -30,8 +30,8 @@ _PROSE = frozenset({ChannelKind.REASONING, ChannelKind.OUTPUT})
 class Guard:
     """A :class:`~cotguard.detectors.contract.Detector` for channels of ``kinds``.
 
-    In a :func:`~cotguard.classifier.handover.handed_over` call passages go to whoever awaits its end; elsewhere to
-    ``judge``.
+    In a :func:`~cotguard.classifier.handover.handed_over` call passages go to whoever awaits its end, by the name
+    ``answerer``, which those share that ask for the same hazards; elsewhere to ``judge``.
     """
 
     name = "guard"
@@ -39,6 +39,7 @@ class Guard:
     def __init__(self, form: GuardFormat, kinds: Collection[ChannelKind], judge: Judge | None = None) -> None:
         self.form = form
         self.entities = form.hazards
+        self.answerer = ":".join((self.name, *sorted(form.hazards)))
         self._judge = judge or _nobody
         self._kinds = frozenset(kinds) | (_PROSE if not _PROSE.isdisjoint(kinds) else frozenset())
 
@@ -49,7 +50,7 @@ class Guard:
 
     def judge(self, passages: Sequence[Passage]) -> Sequence[Sequence[Hazard]]:
         """The hazards of each passage."""
-        return ask(self.name, self._judge, passages)
+        return ask(self.answerer, self._judge, passages)
 
 
 def _nobody(_passages: Sequence[Passage]) -> Sequence[Sequence[Hazard]]:

@@ -57,6 +57,8 @@ class Terms:
     recorded: list[tuple[Span, Action]] | None = None
     """Collects every span with its action when set (offline use only: spans are offsets, not text)."""
     origins: Origins = field(default_factory=Origins)
+    hidden: frozenset[ChannelKind] = frozenset()
+    """Kinds whose text is moderated and then not written: only the view's structure is left of it."""
 
 
 _ENDING = re.compile(r"['’]?[sS](?!\w)")
@@ -432,9 +434,23 @@ class Channel:
         """Render ``[released, end)``; of a kind that is withheld only the view's structure is left."""
         if self._withheld is not None:
             return self._render_withheld(end, edits)
-        written = self._view.render(self.released, end, edits)
+        hidden = self._terms.hidden
+        written = self._render_hiding(end, edits, hidden) if hidden else self._view.render(self.released, end, edits)
         self._account(end, written)
         return written
+
+    def _render_hiding(self, end: int, edits: list[Edit], hidden: frozenset[ChannelKind]) -> str:
+        """Render ``[released, end)`` in stretches of one kind; an edit over several is carried out in each."""
+        view, start, pieces = self._view, self.released, [""]
+        while start < end:
+            until = view.kind_until(start, end)
+            if view.kind_at(start) in hidden:
+                inside: list[Edit] = [(start, until, "")]
+            else:
+                inside = [(max(at, start), min(to, until), text) for at, to, text in edits if at < until and to > start]
+            pieces.append(view.render(start, until, inside))
+            start = until
+        return "".join(pieces)
 
     def _account(self, released: int, written: str) -> None:
         ledger = self._terms.ledger
@@ -444,7 +460,9 @@ class Channel:
 
     def _render_withheld(self, end: int, edits: list[Edit]) -> str:
         withheld, start = self._withheld, self.released
-        resumes = next((offset for offset in range(start, end) if self._view.kind_at(offset) is not withheld), end)
+        resumes = start
+        while resumes < end and self._view.kind_at(resumes) is withheld:
+            resumes = self._view.kind_until(resumes, end)
         written = self._view.render(start, resumes, [(start, resumes, "")]) if resumes > start else ""
         self._account(resumes, written)
         if resumes < end:

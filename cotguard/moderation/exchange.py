@@ -42,7 +42,7 @@ class Exchange:
     ``key`` (16 bytes or more) keys hashes and stays the same across exchanges; pseudonyms in the response are keyed by
     ``exchange_key``, which is random unless given. With ``record`` every span is kept in ``spans`` with its action.
     ``findings``: what is found in texts of requests, for all exchanges with these detectors. What is replaced by
-    placeholders in them is restored in the lanes.
+    placeholders in them is restored in the lanes. Text of the kinds in ``hidden`` is moderated and not written.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Exchange:
         max_held: int = MAX_HELD_CHARS,
         record: bool = False,
         findings: Findings | None = None,
+        hidden: frozenset[ChannelKind] = frozenset(),
     ) -> None:
         self.policy = policy
         self.spans: list[tuple[Span, Action]] = []
@@ -65,7 +66,9 @@ class Exchange:
         self.placeholders = Placeholders()
         replacer = Replacer(key, KeyedPseudonyms(exchange_key or secrets.token_bytes(16)))
         recorded = self.spans if record else None
-        self._response = Terms(policy, detectors, facts, replacer, self.placeholders, self._ledger, max_held, recorded)
+        self._response = Terms(
+            policy, detectors, facts, replacer, self.placeholders, self._ledger, max_held, recorded, hidden=hidden
+        )
         findings = Findings(policy, detectors) if findings is None else findings
         request = Terms(
             policy,

@@ -253,6 +253,10 @@ class MarkerView(PlainView):
             found.append((at, end))
         return found
 
+    def kind_until(self, offset: int, end: int) -> int:
+        following = bisect_right(self._turns, offset)
+        return min(self._turns[following], end) if following < len(self._turns) else end
+
     def render(self, start: int, end: int, edits: Sequence[Edit]) -> str:
         if len(self._turns) > 1:
             passed = bisect_right(self._turns, end) - 1

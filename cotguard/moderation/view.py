@@ -39,6 +39,10 @@ class View(Protocol):
         """The channel kind of the character at ``offset`` (not yet rendered)."""
         ...
 
+    def kind_until(self, offset: int, end: int) -> int:
+        """Where the text from ``offset`` on changes its kind, at most ``end``."""
+        ...
+
     def slice(self, start: int, end: int) -> str:
         """Text of a range that has not been rendered yet."""
         ...
@@ -97,6 +101,9 @@ class PlainView:
 
     def kind_at(self, offset: int) -> ChannelKind:
         return self._kind
+
+    def kind_until(self, offset: int, end: int) -> int:
+        return end
 
     def slice(self, start: int, end: int) -> str:
         return self._buffer[start - self._base : end - self._base]

@@ -98,10 +98,10 @@ class _Composer(yaml.SafeLoader):
         mark = event.start_mark or self.get_mark()
         if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
             hint = "write the value out; a text that begins with & or * needs quotes"
-            raise _error(mark, "anchors and aliases are not used in policies", hint)
+            raise _error(mark, "anchors and aliases are not used here", hint)
         if getattr(event, "tag", None) is not None:
             hint = "write the plain value; a text that begins with ! needs quotes"
-            raise _error(mark, "tags are not used in policies", hint)
+            raise _error(mark, "tags are not used here", hint)
         if self.depth == MAX_DEPTH:
             raise _error(mark, f"more than {MAX_DEPTH} levels of nesting", "take some of the brackets away")
         self.depth += 1

@@ -24,6 +24,12 @@ class Metrics:
             ["dialect", "status", "outcome"],
             registry=registry,
         )
+        self.admitted = Counter(
+            "cotguard_callers_admitted_total", "Requests that their caller may make.", ["role"], registry=registry
+        )
+        self.denied = Counter(
+            "cotguard_callers_denied_total", "Requests that their caller may not make.", ["reason"], registry=registry
+        )
         self.active = Gauge("cotguard_active_streams", "Streams under way.", registry=registry)
         self.decisions = Counter(
             "cotguard_decisions_total",

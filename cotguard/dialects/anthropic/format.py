@@ -18,6 +18,9 @@ _TOOLSET = re.compile(r"([a-z]+)_toolset_[0-9]+")
 _ERROR_TYPES: Mapping[ErrorKind, str] = {
     ErrorKind.BAD_REQUEST: "invalid_request_error",
     ErrorKind.BLOCKED: "invalid_request_error",
+    ErrorKind.UNAUTHENTICATED: "authentication_error",
+    ErrorKind.FORBIDDEN: "permission_error",
+    ErrorKind.RATE_LIMITED: "rate_limit_error",
     ErrorKind.UNSUPPORTED: "invalid_request_error",
     ErrorKind.NOT_FOUND: "not_found_error",
     ErrorKind.TOO_LARGE: "request_too_large",

@@ -10,15 +10,16 @@ from cotguard.dialects.table import Table
 
 __all__ = ["Format", "as_object", "envelope", "error_object"]
 
-_CLIENT_FAULTS = frozenset(
-    {
-        ErrorKind.BAD_REQUEST,
-        ErrorKind.BLOCKED,
-        ErrorKind.UNSUPPORTED,
-        ErrorKind.NOT_FOUND,
-        ErrorKind.TOO_LARGE,
-    }
-)
+_ERROR_TYPES: Mapping[ErrorKind, str] = {
+    ErrorKind.BAD_REQUEST: "invalid_request_error",
+    ErrorKind.BLOCKED: "invalid_request_error",
+    ErrorKind.UNAUTHENTICATED: "authentication_error",
+    ErrorKind.FORBIDDEN: "permission_error",
+    ErrorKind.RATE_LIMITED: "rate_limit_error",
+    ErrorKind.UNSUPPORTED: "invalid_request_error",
+    ErrorKind.NOT_FOUND: "invalid_request_error",
+    ErrorKind.TOO_LARGE: "invalid_request_error",
+}
 
 
 class Format:
@@ -51,7 +52,7 @@ class Format:
 
 def error_object(kind: ErrorKind, message: str) -> dict[str, object]:
     """Our own error in the dialect's shape."""
-    family = "invalid_request_error" if kind in _CLIENT_FAULTS else "server_error"
+    family = _ERROR_TYPES.get(kind, "server_error")
     return {"error": {"message": message, "type": family, "param": None, "code": kind.value}}
 
 

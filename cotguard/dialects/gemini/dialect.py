@@ -48,6 +48,9 @@ _NOT_FORMED = "The upstream's response is not of the expected shape."
 _ERRORS: Mapping[ErrorKind, tuple[int, str]] = {
     ErrorKind.BAD_REQUEST: (400, "INVALID_ARGUMENT"),
     ErrorKind.BLOCKED: (400, "INVALID_ARGUMENT"),
+    ErrorKind.UNAUTHENTICATED: (401, "UNAUTHENTICATED"),
+    ErrorKind.FORBIDDEN: (403, "PERMISSION_DENIED"),
+    ErrorKind.RATE_LIMITED: (429, "RESOURCE_EXHAUSTED"),
     ErrorKind.UNSUPPORTED: (400, "INVALID_ARGUMENT"),
     ErrorKind.NOT_FOUND: (404, "NOT_FOUND"),
     ErrorKind.TOO_LARGE: (413, "INVALID_ARGUMENT"),

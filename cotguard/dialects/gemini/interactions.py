@@ -51,6 +51,7 @@ _SPOKEN: Mapping[str, _Spoken] = {
     "model_output": _Spoken("content", "text", {"text": HOLE}),
     "function_call": _Spoken("arguments", "arguments_delta", {"arguments": HOLE}),
 }
+_CODES = {ErrorKind.FORBIDDEN: "permission_denied", ErrorKind.RATE_LIMITED: "rate_limit_exceeded"}
 _CODE: Mapping[str, str] = {"code_execution_call": "input", "code_execution_result": "other"}
 
 
@@ -109,7 +110,7 @@ class Interactions(TabledDialect):
         return dumps(written)
 
     def error(self, kind: ErrorKind, message: str) -> bytes:
-        return dumps({"error": {"code": kind.value, "message": message}})
+        return dumps({"error": {"code": _CODES.get(kind, kind.value), "message": message}})
 
     def reported(self, error: object, message: str) -> dict[str, object]:
         sent = error.get("error") if isinstance(error, dict) else None

@@ -1,0 +1,59 @@
+"""Where a credential stands in a request, the client's and ours."""
+
+import hmac
+from collections.abc import Iterator, Mapping
+
+__all__ = ["CREDENTIALS", "credentials_of", "fingerprint", "injected", "without_credentials"]
+
+CREDENTIALS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+"""Where the SDKs of the dialects send an API key."""
+
+_ACCOUNT_HEADERS = (
+    "openai-organization",
+    "openai-project",
+    "x-goog-user-project",
+    "x-amzn-bedrock-projectidentifier",
+)
+"""They choose an account of the upstream's, which is the credential's owner's choice."""
+
+_BEARER = "bearer "
+_SIGNATURE = "aws4-hmac-sha256 "
+_OWN_HEADERS: Mapping[str, str] = {
+    "anthropic": "x-api-key",
+    "gemini": "x-goog-api-key",
+    "interactions": "x-goog-api-key",
+}
+
+
+def credentials_of(headers: Mapping[str, str]) -> Iterator[str]:
+    """What the client sent in places of credentials; of ``Authorization`` only a bearer token."""
+    for name in CREDENTIALS:
+        value = headers.get(name, "").strip()
+        if name == "authorization":
+            value = value[len(_BEARER) :].strip() if value.lower().startswith(_BEARER) else ""
+        if value:
+            yield value
+
+
+def fingerprint(headers: Mapping[str, str], key: bytes) -> str:
+    """A keyed hash of the credentials that will go upstream; empty where there are none.
+
+    A signature is none: it is another one for every request, and is not checked here.
+    """
+    found = [(name, headers[name].strip()) for name in CREDENTIALS if headers.get(name, "").strip()]
+    found = [(name, value) for name, value in found if not value.lower().startswith(_SIGNATURE)]
+    if not found:
+        return ""
+    told = "\0".join(f"{name}:{value}" for name, value in found)
+    return hmac.digest(key, told.encode(errors="surrogateescape"), "sha256").hex()
+
+
+def without_credentials(headers: Mapping[str, str]) -> dict[str, str]:
+    """``headers``, whose names are in lower case, without the client's credentials and its choice of an account."""
+    return {name: value for name, value in headers.items() if name not in CREDENTIALS + _ACCOUNT_HEADERS}
+
+
+def injected(dialect: str, key: str, header: str = "") -> dict[str, str]:
+    """The upstream's credential, in ``header``, or else where clients of the dialect send it."""
+    name = header.lower() or _OWN_HEADERS.get(dialect, "authorization")
+    return {name: f"Bearer {key}" if name == "authorization" else key}
