@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from cotguard.classifier.bundle import NONE
 from cotguard.classifier.remote.address import Served
 from cotguard.detectors.contract import Detector
+from cotguard.detectors.injection import LEAST_SCORE, PromptInjection
 from cotguard.detectors.known_values import KnownValues
 from cotguard.detectors.patterns import PatternDetector
 from cotguard.detectors.rule import Rule
@@ -27,7 +28,7 @@ from cotguard.detectors.seed_phrase import SeedPhrases
 from cotguard.detectors.system_prompt import SystemPromptRecall
 from cotguard.guard.detector import Guard
 from cotguard.guard.format import load_format
-from cotguard.policy import Policy
+from cotguard.policy import Policy, RequestTexts
 from cotguard.spans import ChannelKind
 
 __all__ = ["RULES", "build"]
@@ -56,6 +57,10 @@ def build(policy: Policy, bundle: str = NONE, served: Served | None = None, guar
     detectors: list[Detector] = [PrivateKeyDetector(), SeedPhrases(), SystemPromptRecall()]
     if rules:
         detectors.insert(0, PatternDetector(rules))
+    if policy.request.texts is RequestTexts.MODERATE and any(
+        PromptInjection.entities & policy.entities_for(kind) for kind in LEAST_SCORE
+    ):
+        detectors.append(PromptInjection())
     if policy.known_values:
         detectors.append(KnownValues(policy.known_values))
     if policy.uses_classifier and bundle != NONE:
