@@ -11,6 +11,7 @@ from cotguard.classifier.remote.address import Served
 from cotguard.detectors.contract import Detector
 from cotguard.detectors.injection import LEAST_SCORE, PromptInjection
 from cotguard.detectors.known_values import KnownValues
+from cotguard.detectors.links import LinkTargets
 from cotguard.detectors.patterns import PatternDetector
 from cotguard.detectors.rule import Rule
 from cotguard.detectors.rules import (
@@ -28,7 +29,7 @@ from cotguard.detectors.seed_phrase import SeedPhrases
 from cotguard.detectors.system_prompt import SystemPromptRecall
 from cotguard.guard.detector import Guard
 from cotguard.guard.format import load_format
-from cotguard.policy import Policy, RequestTexts
+from cotguard.policy import Links, Policy, RequestTexts
 from cotguard.spans import ChannelKind
 
 __all__ = ["RULES", "build"]
@@ -50,7 +51,8 @@ def build(policy: Policy, bundle: str = NONE, served: Served | None = None, guar
 
     The classifier of ``bundle`` (a ready one's name, or a directory) is among them if the policy uses one; its model
     may be ``served`` elsewhere. So is a guard of the format ``guard`` (a ready one's name, or a file) if the policy
-    acts on hazards that it finds. Raises :class:`~cotguard.classifier.bundle.BundleError` and
+    acts on hazards that it finds. Where there is something to find, targets of links are looked for if they are to be
+    widened. Raises :class:`~cotguard.classifier.bundle.BundleError` and
     :class:`~cotguard.guard.format.GuardFormatError`.
     """
     rules = [rule for rule in RULES if any(map(policy.acts, rule.also | {rule.entity}))]
@@ -71,4 +73,7 @@ def build(policy: Policy, bundle: str = NONE, served: Served | None = None, guar
         form = load_format(guard).asking(policy.acts_on)
         detectors.append(Guard(form, [kind for kind in ChannelKind if policy.entities_for(kind) & form.hazards]))
     detectors.extend(entry.load()() for entry in entry_points(group="cotguard.detectors"))
-    return tuple(detector for detector in detectors if any(map(policy.acts, detector.entities)))
+    needed = [detector for detector in detectors if any(map(policy.acts, detector.entities))]
+    if needed and policy.links is Links.WIDEN:
+        needed.append(LinkTargets())
+    return tuple(needed)
