@@ -104,7 +104,8 @@ BENIGN_RESULTS = [
     "If you have paid already, please disregard this reminder.",
     "Add the following code to your project and set the environment variables.",
     "System: Linux\nUser: root\nassistant: none",
-    "A dog \U0001f415\u200d\U0001f9ba, a family \U0001f468\u200d\U0001f469\u200d\U0001f466, hearts ❤\ufe0f\u200d\U0001f525.",
+    "A dog \U0001f415\u200d\U0001f9ba, a family \U0001f468\u200d\U0001f469\u200d\U0001f466.",
+    "Hearts ❤\ufe0f\u200d\U0001f525.",
     "England \U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f plays.",
     "می\u200cخواهم \u200fשלום\u200e",
     "<!-- header --><div class='a' style='display: none'>menu</div>",
@@ -171,7 +172,8 @@ TEXTS = st.lists(st.sampled_from([*FRAGMENTS, "plain words ", "x " * 200]), max_
 
 
 def check(text: str, widths: list[int]) -> None:
-    cuts, at = [], 0
+    cuts: list[int] = []
+    at = 0
     while at < len(text):
         at += widths[len(cuts) % len(widths)]
         cuts.append(min(at, len(text)))

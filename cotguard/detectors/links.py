@@ -8,12 +8,12 @@ end. Targets are
 
 * what stands between ``](`` and its ``)`` in Markdown, the title included;
 * ``<scheme:...>`` and ``<//...>``, an autolink or the target of a reference definition;
-* ``http://``, ``https://``, ``//`` and ``www.`` up to white space, a quote or a closing parenthesis that was not opened:
-  bare links, and reference definitions;
+* ``http://``, ``https://``, ``//`` and ``www.`` up to white space, a quote or a closing parenthesis that was not
+  opened: bare links, and reference definitions;
 * an HTML tag that takes a URL, such as ``<a href=...>`` and ``<img src=...>``, as a whole.
 
-A target longer than ``MAX_TARGET`` characters, or one that nothing closes, is reported in pieces of that length. What is
-on hold is never longer. No other target is looked for inside one. Work is linear.
+A target longer than ``MAX_TARGET`` characters, or one that nothing closes, is reported in pieces of that length. What
+is on hold is never longer. No other target is looked for inside one. Work is linear.
 
 Known limits: the text of a link is no part of its target. Links are found in code as well, where none is rendered.
 """
@@ -82,9 +82,9 @@ class LinkTargets:
 class _LinkSession:
     """One channel. ``_text`` holds it from ``_base`` on, ``_at`` is where reading goes on, both absolute.
 
-    Inside a target ``_start`` is where its current piece begins, ``_depth`` counts open parentheses and ``_quote`` is what
-    ends a quoted part. ``_before`` is what was read last: a notable character, a line break also if other white space
-    followed, or ``"x"`` for any other; nothing in the beginning.
+    Inside a target ``_start`` is where its current piece begins, ``_depth`` counts open parentheses and ``_quote`` is
+    what ends a quoted part. ``_before`` is what was read last: a notable character, a line break also if other white
+    space followed, or ``"x"`` for any other; nothing in the beginning.
     """
 
     __slots__ = ("_at", "_base", "_before", "_depth", "_form", "_quote", "_start", "_text")

@@ -1,10 +1,12 @@
 """What dialects have in common that are described by a table file: names, routes, lookups."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cotguard.dialects.channels import KINDS
 from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, Route, Translator
+from cotguard.dialects.definitions import Tool
 from cotguard.dialects.table import Table
 from cotguard.dialects.whole import read_object
 from cotguard.framing.json import JSONError, dumps, loads
@@ -28,6 +30,7 @@ class TabledDialect(ABC):
         self.servers = self.table.text("dialect", "servers")
         self.routes: Sequence[Route] = self.table.routes()
         self._lookups = self.table.lookups()
+        self._definitions = self.table.tools()
 
     @abstractmethod
     def prepare(self, request: Incoming) -> Prepared: ...
@@ -51,6 +54,9 @@ class TabledDialect(ABC):
         except JSONError:
             sent = None
         return dumps(self.reported(sent, f"The upstream answered with status {status}."))
+
+    def tools(self, document: Mapping[str, Any]) -> list[Tool]:
+        return self._definitions.read(document)
 
     def lookup(self, data: bytes, action: str) -> bytes:
         return dumps(self._lookups[action].copy(read_object(data)).root)

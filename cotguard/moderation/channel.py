@@ -2,8 +2,8 @@
 
 The frontier is the smallest ``stable`` of the detectors, moved left so that it cuts no sensitive value, no group of
 overlapping values, no target of a link and no token of the view. Text before it is written, with the values in it
-replaced, and with them the whole target of a link that they stand in; text behind it is on hold. The frontier only moves
-right, and what it has passed is never looked at again.
+replaced, and with them the whole target of a link that they stand in; text behind it is on hold. The frontier only
+moves right, and what it has passed is never looked at again.
 """
 
 from bisect import bisect_right
@@ -60,8 +60,10 @@ class _Finding:
 
 @dataclass(slots=True)
 class _Group:
-    """Findings that overlap or stand in one link, rewritten as one: ``[start, end)``, which is the link's target if that
-    is more. ``[value_start, value_end)`` is what was found, from which the replacement is made.
+    """Findings that overlap, or stand in the target of one link, rewritten as one.
+
+    ``[start, end)`` is what is rewritten, the target included; ``[value_start, value_end)`` what was found in it, from
+    which the replacement is made.
     """
 
     start: int

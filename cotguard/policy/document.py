@@ -256,8 +256,8 @@ class PolicyDocument(_Document):
     links: LinksWord = Field(
         default=Links.WIDEN,
         description=(
-            "When something in the target of a link or image is rewritten, widen: so is the whole target, which is held "
-            "until its end; keep: the rest of the target stays."
+            "When something in the target of a link or image is rewritten: widen, so is the whole target, which is "
+            "held until its end; keep, the rest of the target stays."
         ),
         examples=["keep"],
     )
