@@ -191,7 +191,7 @@ TEXTS = st.lists(st.tuples(st.sampled_from(PARTS), st.sampled_from([" ", "", ".\
     lambda parts: "".join(map("".join, parts))
 )
 CUTS = st.lists(st.integers(1, 9), min_size=1, max_size=40)
-POLICIES = {action: policy(action) for action in Action if action is not Action.ALLOW}
+POLICIES: dict[Action, Policy] = {action: policy(action) for action in Action if action is not Action.ALLOW}
 
 
 def pieces(text: str, widths: list[int]) -> list[str]:
