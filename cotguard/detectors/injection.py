@@ -19,7 +19,6 @@ Known limits: a request that reads like any other ('What is the capital of Brazi
 in a language that has no rules, in base64 or in letters set apart by spaces.
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -146,7 +145,10 @@ class _InjectionSession:
                 if not near[left]:
                     del near[left]
                 first += 1
-            score = round(1 - math.prod(sorted(1 - weight for _, weight in near)), 4)
+            doubt = 1.0
+            for _, weight in sorted(near):  # in one order, so that rounding is the same for every cut
+                doubt *= 1.0 - weight
+            score = round(1.0 - doubt, 4)
             end = self._line_end(sign.end) if sign.goes_on else sign.end
             if score >= self._least and end > 0:
                 spans.append(Span(sign.start, end, ENTITY, score, f"{PromptInjection.name}/{sign.name}"))
