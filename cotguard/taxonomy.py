@@ -77,6 +77,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "SECRET_OTP",
     ),
     "PROMPT": ("SYSTEM_PROMPT", "KNOWN_VALUE", "CANARY"),
+    "TOOL": ("TOOL_CHANGED",),
     "HAZARD": (
         "VIOLENT_CRIMES",
         "NON_VIOLENT_CRIMES",

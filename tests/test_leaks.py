@@ -26,7 +26,9 @@ from cotguard.detectors.registry import build
 from cotguard.policy import Policy, load, parse
 from cotguard.taxonomy import GROUPS
 
-NOT_BY_RULES = frozenset({*GROUPS["PROMPT"], *GROUPS["HAZARD"], "STREET_ADDRESS", "USERNAME", "PERSON"})
+NOT_BY_RULES = frozenset(
+    {*GROUPS["PROMPT"], *GROUPS["HAZARD"], *GROUPS["TOOL"], "STREET_ADDRESS", "USERNAME", "PERSON"}
+)
 """What `balanced` acts on but no rule finds: the classifier's entities, and those with a test of their own below."""
 
 

@@ -10,7 +10,9 @@ from importlib.metadata import entry_points
 from cotguard.classifier.bundle import NONE
 from cotguard.classifier.remote.address import Served
 from cotguard.detectors.contract import Detector
+from cotguard.detectors.injection import LEAST_SCORE, PromptInjection
 from cotguard.detectors.known_values import KnownValues
+from cotguard.detectors.links import LinkTargets
 from cotguard.detectors.patterns import PatternDetector
 from cotguard.detectors.rule import Rule
 from cotguard.detectors.rules import (
@@ -28,7 +30,7 @@ from cotguard.detectors.seed_phrase import SeedPhrases
 from cotguard.detectors.system_prompt import SystemPromptRecall
 from cotguard.guard.detector import Guard
 from cotguard.guard.format import load_format
-from cotguard.policy import Policy
+from cotguard.policy import Links, Policy, RequestTexts
 from cotguard.spans import ChannelKind
 
 __all__ = ["RULES", "build"]
@@ -57,13 +59,18 @@ def build(
     The classifier of ``bundle`` (a ready one's name, or a directory) is among them if the policy uses one; its model
     may be ``served`` elsewhere. So is a guard of the format ``guard`` (a ready one's name, or a file) if the policy
     acts on hazards that it finds. A classifier of the same bundle that is among ``loaded`` is taken instead of being
-    loaded again. Raises :class:`~cotguard.classifier.bundle.BundleError` and
+    loaded again. Where there is something to find, targets of links are looked for if they are to be widened. Raises
+    :class:`~cotguard.classifier.bundle.BundleError` and
     :class:`~cotguard.guard.format.GuardFormatError`.
     """
     rules = [rule for rule in RULES if any(map(policy.acts, rule.also | {rule.entity}))]
     detectors: list[Detector] = [PrivateKeyDetector(), SeedPhrases(), SystemPromptRecall()]
     if rules:
         detectors.insert(0, PatternDetector(rules))
+    if policy.request.texts is RequestTexts.MODERATE and any(
+        PromptInjection.entities & policy.entities_for(kind) for kind in LEAST_SCORE
+    ):
+        detectors.append(PromptInjection())
     if policy.known_values:
         detectors.append(KnownValues(policy.known_values))
     if policy.uses_classifier and bundle != NONE:
@@ -75,4 +82,7 @@ def build(
         form = load_format(guard).asking(policy.acts_on)
         detectors.append(Guard(form, [kind for kind in ChannelKind if policy.entities_for(kind) & form.hazards]))
     detectors.extend(entry.load()() for entry in entry_points(group="cotguard.detectors"))
-    return tuple(detector for detector in detectors if any(map(policy.acts, detector.entities)))
+    needed = [detector for detector in detectors if any(map(policy.acts, detector.entities))]
+    if needed and policy.links is Links.WIDEN:
+        needed.append(LinkTargets())
+    return tuple(needed)

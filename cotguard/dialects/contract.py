@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from cotguard.detectors.contract import RequestFacts
+from cotguard.dialects.definitions import Tool
 from cotguard.moderation.exchange import Exchange
 
 __all__ = [
@@ -212,6 +213,10 @@ class Dialect(Protocol):
 
     def prepare(self, request: Incoming) -> Prepared:
         """Read, check and rewrite a request (switches that open leaks are stripped). Raises :class:`Refused`."""
+        ...
+
+    def tools(self, document: Mapping[str, Any]) -> list[Tool]:
+        """The tools that a request's document describes."""
         ...
 
     def stream(self, prepared: Prepared, exchange: Exchange, content_type: str) -> Translator | None:

@@ -35,6 +35,7 @@ import yaml
 
 from cotguard.dialects.channels import STRUCTURED
 from cotguard.dialects.contract import ErrorKind, Route, UpstreamFault
+from cotguard.dialects.definitions import Definitions
 from cotguard.framing.json import dumps, loads
 
 __all__ = [
@@ -410,6 +411,10 @@ class Table:
         """What is copied of lookups, by action."""
         found = self._section("lookups") if "lookups" in self._data else {}
         return {str(action): self.shape(str(section)) for action, section in found.items()}
+
+    def tools(self) -> Definitions:
+        """Where requests describe tools: the section ``tools``, which may be missing."""
+        return Definitions(self.pairs("tools") if "tools" in self._data else {})
 
     def pairs(self, section: str) -> dict[str, str]:
         """A section of names and plain words, in its order."""

@@ -1,11 +1,12 @@
 """What dialects have in common that are described by a table file: names, routes, lookups."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cotguard.dialects.channels import KINDS
 from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, Route, Translator
+from cotguard.dialects.definitions import Tool
 from cotguard.dialects.inbound import Inbound, moderate_request
 from cotguard.dialects.table import Table
 from cotguard.dialects.whole import read_object
@@ -31,6 +32,7 @@ class TabledDialect(ABC):
         self.routes: Sequence[Route] = self.table.routes()
         self.inbound = Inbound(self.table.pairs("inbound"), self.table.checks)
         self._lookups = self.table.lookups()
+        self._definitions = self.table.tools()
 
     def read_request(self, document: dict[str, Any], fields: list[tuple[str, str]], exchange: Exchange) -> None:
         moderate_request(self.inbound, document, fields, exchange)
@@ -57,6 +59,9 @@ class TabledDialect(ABC):
         except JSONError:
             sent = None
         return dumps(self.reported(sent, f"The upstream answered with status {status}."))
+
+    def tools(self, document: Mapping[str, Any]) -> list[Tool]:
+        return self._definitions.read(document)
 
     def lookup(self, data: bytes, action: str) -> bytes:
         return dumps(self._lookups[action].copy(read_object(data)).root)

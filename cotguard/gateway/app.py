@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
 import aiohttp
@@ -31,6 +31,7 @@ from cotguard.classifier.handover import handed_over, pause
 from cotguard.detectors.contract import Detector, RequestFacts
 from cotguard.dialects.catalogue import dialects
 from cotguard.dialects.contract import Dialect, ErrorKind, Prepared, Refused, Translator, UpstreamFault
+from cotguard.dialects.definitions import Tool
 from cotguard.dialects.request import read_body
 from cotguard.dialects.routes import Match, RefusedRoute, Router, query_of
 from cotguard.framing.json import JSONError, dumps
@@ -40,6 +41,7 @@ from cotguard.gateway.headers import request_headers, response_headers
 from cotguard.gateway.intake import read_incoming, read_json
 from cotguard.gateway.moderations import Moderation, load_roles, with_detectors
 from cotguard.gateway.outgoing import Outgoing, Unmoderated, moderate
+from cotguard.gateway.pinning import Pins, PinsError
 from cotguard.gateway.settings import Settings
 from cotguard.gateway.signing import Signer, Unsigned
 from cotguard.gateway.streaming import Pump, Rounds
@@ -48,6 +50,7 @@ from cotguard.guard.detector import Guard
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.moderation.request import Findings
 from cotguard.policy import Policy, load
+from cotguard.spans import Action, ChannelKind
 from cotguard.telemetry.metrics import METRICS, Metrics
 
 if TYPE_CHECKING:  # and with it numpy, which a gateway without a classifier need not load
@@ -111,6 +114,7 @@ class Gateway:
         self._answerers: dict[str, Inference | GuardClient] = {}
         self._rounds = Rounds()
         self._signer = Signer()
+        self._pins = Pins(settings.pins_file)
         self._limits: set[asyncio.Timeout] = set()  # of the streams under way
         self._drain_deadline = 0.0
         for each in self._moderations.values():
@@ -173,6 +177,7 @@ class Gateway:
         for answerer in self._answerers.values():
             await answerer.close()
         await self._reception.close()
+        self._pins.close()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Every request of the data port."""
@@ -217,7 +222,8 @@ class Gateway:
         lease = await self._admitted(caller, sent)
         self.metrics.active.inc()
         try:
-            outgoing = await self._outgoing(request, match, asked, prepared, incoming.body, exchange)
+            changed = await self._changed(caller, match.dialect, prepared.document, exchange.policy)
+            outgoing = await self._outgoing(request, match, asked, prepared, changed, incoming.body, exchange)
             del incoming  # its body, as the prepared one's: a stream lasts longer
             return await self._exchange(request, match.dialect, outgoing, prepared, exchange)
         except ModerationFault as fault:
@@ -256,15 +262,15 @@ class Gateway:
         match: Match,
         query: Mapping[str, str],
         prepared: Prepared,
+        changed: Sequence[Tool],
         received: bytes,
         exchange: Exchange,
     ) -> Outgoing:
         """What goes upstream; nothing of it stays in ``prepared``. Raises :class:`Refused`."""
         fields = prepared.fields
         headers = self._passed(request)
-        await self._moderate(
-            Unmoderated(prepared.document, fields or [], headers, match.parameters, query), match, exchange
-        )
+        strings = Unmoderated(prepared.document, fields or [], headers, match.parameters, query, changed)
+        await self._moderate(strings, match, exchange)
         url = self._url(prepared.upstream or match.upstream, query)
         body = dumps(prepared.document)
         unsigned = Unsigned(match.route.signed, request.method, url, headers, body, body == received)
@@ -275,6 +281,25 @@ class Gateway:
             del headers[hdrs.CONTENT_TYPE]  # the form has its own, with its boundary
         prepared.document, prepared.file = {}, None
         return Outgoing(url, headers, data)
+
+    async def _changed(
+        self, caller: Caller, dialect: Dialect, document: dict[str, Any], policy: Policy
+    ) -> Sequence[Tool]:
+        """Tools of the request that are not defined as they were at first, if ``policy`` cares."""
+        if policy.decide("TOOL_CHANGED", ChannelKind.TOOL_DESCRIPTION, 1.0) is Action.ALLOW:
+            return ()
+        tools = dialect.tools(document)
+        if not tools:
+            return ()
+        described = [(tool.name, tool.definition) for tool in tools]
+        try:
+            if self.settings.pins_file:
+                changed = await asyncio.to_thread(self._pins.changed, caller.id, described)
+            else:
+                changed = self._pins.changed(caller.id, described)
+        except PinsError as error:
+            raise ModerationFault(str(error)) from error
+        return [tool for tool in tools if tool.name in changed]
 
     async def _moderate(self, unmoderated: Unmoderated, match: Match, exchange: Exchange) -> None:
         """Carry out the policy on a request."""

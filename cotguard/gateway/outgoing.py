@@ -4,7 +4,7 @@ Beside the document there are strings of the client's in headers and in the URL.
 that holds a value is left out, credentials apart, and a URL that holds one is refused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +13,16 @@ from yarl import URL
 
 from cotguard.callers.credentials import CREDENTIALS
 from cotguard.dialects.contract import Dialect, ErrorKind, Refused
+from cotguard.dialects.definitions import Tool
 from cotguard.moderation.exchange import Exchange, RequestBlocked
 from cotguard.moderation.view import PlainView
 from cotguard.policy import RequestTexts
-from cotguard.spans import ChannelKind
+from cotguard.spans import Action, ChannelKind
 
 __all__ = ["Outgoing", "Unmoderated", "moderate"]
 
+_CHANGED = "TOOL_CHANGED"
+_WORDS = frozenset({"description", "title"})
 _BLOCKED = "The request was blocked by policy."
 _IN_URL = "The URL of the request holds a value that the policy takes out: send it in the body."
 
@@ -42,6 +45,8 @@ class Unmoderated:
     headers: dict[str, str] = field(repr=False)
     parameters: Mapping[str, str] = field(repr=False)
     query: Mapping[str, str] = field(repr=False)
+    changed: Sequence[Tool] = field(default=(), repr=False)
+    """Tools that are not defined as they were when they were seen first."""
 
 
 def moderate(request: Unmoderated, dialect: Dialect, exchange: Exchange) -> None:
@@ -50,6 +55,12 @@ def moderate(request: Unmoderated, dialect: Dialect, exchange: Exchange) -> None
     Raises :class:`Refused` and :class:`~cotguard.moderation.exchange.ModerationFault`.
     """
     try:
+        for tool in request.changed:
+            action = exchange.judge(_CHANGED, ChannelKind.TOOL_DESCRIPTION)
+            if action is Action.BLOCK:
+                raise RequestBlocked
+            if action.rewrites:
+                _silence(_at(request.document, tool.path))
         dialect.read_request(request.document, request.fields, exchange)
         if exchange.policy.request.texts is RequestTexts.MODERATE:
             for name, value in list(request.headers.items()):
@@ -64,3 +75,22 @@ def moderate(request: Unmoderated, dialect: Dialect, exchange: Exchange) -> None
 def _is_plain(value: str, exchange: Exchange) -> bool:
     """Whether a string holds nothing that the policy takes out."""
     return exchange.read(PlainView(ChannelKind.USER), value) == value
+
+
+def _at(document: Any, path: Sequence[str | int]) -> Any:
+    for step in path:
+        document = document[step]
+    return document
+
+
+def _silence(described: Any) -> None:
+    """Take the words out of a tool's definition: what is left is how it is called."""
+    if isinstance(described, dict):
+        for name, value in described.items():
+            if name in _WORDS and isinstance(value, str):
+                described[name] = f"[{_CHANGED}]"
+            else:
+                _silence(value)
+    elif isinstance(described, list):
+        for value in described:
+            _silence(value)

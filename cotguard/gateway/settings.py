@@ -72,6 +72,7 @@ class Settings(BaseModel):
     limits_url: Annotated[
         str, Field(repr=False, description="redis:// where callers' limits are counted; in each process when empty")
     ] = ""
+    pins_file: Annotated[str, Field(description="SQLite file of tool definitions seen first; memory when empty")] = ""
     hash_key: Annotated[str, Field(repr=False, description="key of the action hash; random when empty")] = ""
 
     @property

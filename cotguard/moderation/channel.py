@@ -1,8 +1,9 @@
 """One channel: text in, decided and rewritten text out.
 
 The frontier is the smallest ``stable`` of the detectors, moved left so that it cuts no sensitive value, no group of
-overlapping values and no token of the view. Text before it is written, with the values in it replaced; text behind
-it is on hold. The frontier only moves right, and what it has passed is never looked at again.
+overlapping values, no target of a link and no token of the view. Text before it is written, with the values in it
+replaced, and with them the whole target of a link that they stand in; text behind it is on hold. The frontier only
+moves right, and what it has passed is never looked at again.
 
 A placeholder that was given out in the exchange is written as its value, whatever else is found there. A value found
 around it is replaced on either side of it; one found in it alone is none. Only what is blocked or withheld takes the
@@ -10,10 +11,12 @@ placeholders in it along.
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from cotguard.detectors.contract import Detector, RequestFacts, Scope, Session
+from cotguard.detectors.links import LINK
 from cotguard.detectors.placeholders import PLACEHOLDER
 from cotguard.moderation.bridges import REACH, Bridges
 from cotguard.moderation.origins import Origins
@@ -78,10 +81,16 @@ class _Finding:
 
 @dataclass(slots=True)
 class _Group:
-    """Overlapping findings, rewritten as one."""
+    """Findings that overlap, or stand in the target of one link, rewritten as one.
+
+    ``[start, end)`` is what is rewritten, the target included; ``[value_start, value_end)`` what was found in it, from
+    which the replacement is made.
+    """
 
     start: int
     end: int
+    value_start: int
+    value_end: int
     findings: list[_Finding] = field(default_factory=list)
 
     @property
@@ -108,6 +117,10 @@ class _Group:
         return [f for f in self.findings if not f.span.learned] or self.findings
 
 
+def _end(link: tuple[int, int]) -> int:
+    return link[1]
+
+
 class Channel:
     """See the module. ``key`` and ``head`` are the caller's; ``blocked`` is set once a block decision is reached."""
 
@@ -116,6 +129,7 @@ class Channel:
         "_alone_stables",
         "_bridges",
         "_findings",
+        "_links",
         "_offset",
         "_owned",
         "_seen",
@@ -155,6 +169,7 @@ class Channel:
         self._offset = 0  # where the open sessions' offset 0 is
         self._findings: list[_Finding] = []
         self._owned: list[tuple[int, int, frozenset[ChannelKind]]] = []  # values that pass for where they come from
+        self._links: list[tuple[int, int]] = []  # targets not released to their end, in order; none overlap
         self._withheld: ChannelKind | None = None
         self._tail = ""
 
@@ -278,6 +293,9 @@ class Channel:
         """Decide a span of this channel's text. It must not begin before what was released."""
         if span.start < self.released:
             raise self._fault(f"{span.detector} decided a span after its text was released")
+        if span.entity == LINK:
+            self._add_link(span.start, span.end)
+            return
         terms = self._terms
         kind = self._view.kind_at(span.start)
         last_kind = self._view.kind_at(span.end - 1)
@@ -322,9 +340,20 @@ class Channel:
             return Action.PSEUDONYMIZE
         return self._terms.policy.decide(span.entity, kind, span.score, origins)
 
+    def _add_link(self, start: int, end: int) -> None:
+        links = self._links
+        if not links or links[-1][1] <= start:
+            links.append((start, end))
+            return
+        # It overlaps with others where it stands across a marker or a seam, and was found from either side.
+        start, end = self._with_links(start, end)
+        self._links = sorted([(start, end), *(link for link in links if link[1] <= start or end <= link[0])])
+
     def release(self) -> str:
         """Text that is decided since the last call, rewritten. Sets ``blocked`` when a block decision is reached."""
         frontier = min(self.stable, self._view.settled)
+        if self._links:
+            frontier = self._before_link(frontier)
         groups: list[_Group] = []
         if self._findings:
             frontier, groups = self._groups_before(frontier)
@@ -344,17 +373,34 @@ class Channel:
         ranges = [(*self._view.widen(f.span.start, f.span.end), f) for f in self._findings]
         ranges.sort(key=lambda entry: entry[:2])
         groups: list[_Group] = []
-        for start, end, finding in ranges:
+        for value_start, value_end, finding in ranges:
+            start, end = self._with_links(value_start, value_end)
             if groups and start < groups[-1].end:
-                groups[-1].end = max(groups[-1].end, end)
-                groups[-1].findings.append(finding)
+                group = groups[-1]
+                group.end = max(group.end, end)
+                group.value_end = max(group.value_end, value_end)
+                group.findings.append(finding)
             else:
-                groups.append(_Group(start, end, [finding]))
+                groups.append(_Group(start, end, value_start, value_end, [finding]))
         while groups and groups[-1].end > frontier:
             frontier = min(frontier, groups.pop().start)
         done = len(groups)
         self._findings = [finding for _, _, finding in ranges[sum(len(g.findings) for g in groups[:done]) :]]
         return frontier, groups
+
+    def _before_link(self, offset: int) -> int:
+        """``offset``, or where the target that it cuts begins."""
+        index = bisect_right(self._links, offset, key=_end)
+        return min(offset, self._links[index][0]) if index < len(self._links) else offset
+
+    def _with_links(self, start: int, end: int) -> tuple[int, int]:
+        """A range and the targets of links that it overlaps."""
+        links = self._links
+        index = bisect_right(links, start, key=_end)
+        while index < len(links) and links[index][0] < end:
+            start, end = min(start, links[index][0]), max(end, links[index][1])
+            index += 1
+        return start, end
 
     def _write(self, frontier: int, groups: list[_Group]) -> str:
         """Render up to ``frontier``, in stretches that end where a decision blocks or withholds what follows."""
@@ -389,7 +435,7 @@ class Channel:
                     self._withheld = decisive.kind
                 continue
             replaced = self._around(group.start, group.end, given) if given else [(group.start, group.end)]
-            edits += sorted(self._replaced(replaced, decisive) + self._restored(given))
+            edits += sorted(self._replaced(replaced, group) + self._restored(given))
         pieces.append(self._render(frontier, edits))
         return "".join(pieces)
 
@@ -410,11 +456,17 @@ class Channel:
             at, behind = max(at, following), at <= following
         return parts
 
-    def _replaced(self, ranges: Sequence[_Range], decisive: _Finding) -> list[Edit]:
-        """Edits that replace ``ranges``, each part of the view by itself: so placeholders stand for what was there."""
+    def _replaced(self, ranges: Sequence[_Range], group: _Group) -> list[Edit]:
+        """Edits that replace ``ranges``, each part of the view by itself: so placeholders stand for what was there.
+
+        In the target of a link all is replaced by what stands for the value in it.
+        """
+        decisive = group.decisive
         replacer, action, entity = self._terms.replacer, decisive.action, decisive.span.entity
+        in_link = (group.start, group.end) != (group.value_start, group.value_end)
+        value = self._view.slice(group.value_start, group.value_end) if in_link else ""
         return [
-            (first, last, replacer.replacement(action, entity, self._view.slice(first, last)))
+            (first, last, replacer.replacement(action, entity, value or self._view.slice(first, last)))
             for start, end in ranges
             for first, last in self._view.parts(start, end)
         ]
@@ -457,6 +509,8 @@ class Channel:
         ledger.decided += released - self.released
         ledger.delivered += len(written)
         self.released = released
+        if self._links and self._links[0][1] <= released:
+            self._links = [link for link in self._links if link[1] > released]
 
     def _render_withheld(self, end: int, edits: list[Edit]) -> str:
         withheld, start = self._withheld, self.released

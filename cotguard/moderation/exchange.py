@@ -27,7 +27,7 @@ from cotguard.moderation.replacement import KeyedPseudonyms, Replacer
 from cotguard.moderation.request import Findings, RequestBlocked, RequestReader
 from cotguard.moderation.verdict import Ledger, Outcome, Verdict
 from cotguard.moderation.view import PlainView, View
-from cotguard.policy import OnError, Policy, RequestTexts
+from cotguard.policy import Mode, OnError, Policy, RequestTexts
 from cotguard.spans import Action, ChannelKind, Span
 
 __all__ = ["Emission", "Exchange", "Lane", "ModerationFault", "Outcome", "RequestBlocked", "Verdict"]
@@ -120,6 +120,15 @@ class Exchange:
         if self._reader is None:
             raise ValueError("the response has begun")
         return self._reader.read(view, raw)
+
+    def judge(self, entity: str, kind: ChannelKind) -> Action:
+        """What is to be done about something in the request that is of ``entity`` as a whole; counted."""
+        action = self.policy.decide(entity, kind, 1.0)
+        carried_out = self.policy.mode is Mode.ENFORCE and self.policy.request.texts is RequestTexts.MODERATE
+        if action is not Action.ALLOW:
+            outcome = Outcome.of(action) if carried_out or action is Action.FLAG else Outcome.WOULD_HAVE
+            self._ledger.tally[Verdict(entity, kind, action, outcome)] += 1
+        return action if carried_out else Action.ALLOW
 
     def _learn(self, kind: ChannelKind, text: str, spans: Sequence[Span]) -> None:
         try:

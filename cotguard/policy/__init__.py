@@ -1,11 +1,12 @@
 """The policy language: what happens to a value that was found, by entity, channel and score."""
 
 from cotguard.policy.compiled import Policy
-from cotguard.policy.document import Media, Mode, OnError, RequestTexts
+from cotguard.policy.document import Links, Media, Mode, OnError, RequestTexts
 from cotguard.policy.errors import PolicyError, Problem
 from cotguard.policy.loading import load, parse, ready_policies
 
 __all__ = [
+    "Links",
     "Media",
     "Mode",
     "OnError",

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cotguard.policy.document import EVERYTHING, Mode, OnError, PolicyDocument, RequestDocument
+from cotguard.policy.document import EVERYTHING, Links, Mode, OnError, PolicyDocument, RequestDocument
 from cotguard.spans import Action, ChannelKind
 from cotguard.taxonomy import ENTITIES, expand
 
@@ -78,6 +78,7 @@ class Policy:
     on_error: OnError
     uses_classifier: bool
     notice: str
+    links: Links
     request: RequestDocument
     digest: str
     known_values: tuple[str, ...] = field(repr=False)
@@ -130,6 +131,7 @@ def compile_policy(document: PolicyDocument, known_values: Sequence[str]) -> Pol
         on_error=document.on_error,
         uses_classifier=document.classifier,
         notice=document.notice,
+        links=document.links,
         request=document.request,
         digest=_digest(document, known_values),
         known_values=tuple(known_values),

@@ -19,6 +19,7 @@ from cotguard.taxonomy import ENTITIES, GROUPS
 __all__ = [
     "EVERYTHING",
     "KnownValuesDocument",
+    "Links",
     "Media",
     "Mode",
     "OnError",
@@ -72,6 +73,13 @@ class Media(StrEnum):
 
     PASS = "pass"  # noqa: S105  # lets pass, and is no password
     REFUSE = "refuse"
+
+
+class Links(StrEnum):
+    """What is rewritten of a link whose target holds a value: the target as a whole, or the value alone."""
+
+    WIDEN = "widen"
+    KEEP = "keep"
 
 
 def _one_of(what: str, words: Collection[str], listed: Collection[str] = ()) -> BeforeValidator:
@@ -131,6 +139,7 @@ ModeWord = Annotated[Mode, _one_of("a mode", tuple(Mode))]
 OnErrorWord = Annotated[OnError, _one_of("a way to treat faults", tuple(OnError))]
 RequestTextsWord = Annotated[RequestTexts, _one_of("a way to treat texts of requests", tuple(RequestTexts))]
 MediaWord = Annotated[Media, _one_of("a way to treat media", tuple(Media))]
+LinksWord = Annotated[Links, _one_of("a way to treat links", tuple(Links))]
 KnownValue = Annotated[str, AfterValidator(_known_value)]
 
 
@@ -248,6 +257,14 @@ class PolicyDocument(_Document):
         max_length=500,
         description="What is written in place of text that is withheld.",
         examples=["[withheld]"],
+    )
+    links: LinksWord = Field(
+        default=Links.WIDEN,
+        description=(
+            "When something in the target of a link or image is rewritten: widen, so is the whole target, which is "
+            "held until its end; keep, the rest of the target stays."
+        ),
+        examples=["keep"],
     )
     request: RequestDocument = Field(
         default=RequestDocument(),
