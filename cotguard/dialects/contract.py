@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from cotguard.detectors.contract import RequestFacts
 from cotguard.moderation.exchange import Exchange
+from cotguard.sealing.seals import Seals
 
 __all__ = [
     "CUT_NOTICE",
@@ -16,6 +17,7 @@ __all__ = [
     "Incoming",
     "Prepared",
     "Refused",
+    "Restored",
     "Route",
     "Translator",
     "Upload",
@@ -108,6 +110,12 @@ class Incoming:
     body: bytes = field(repr=False)
     fields: Sequence[tuple[str, str]] = field(default=(), repr=False)
     file: Upload | None = None
+    seals: Seals | None = field(default=None, repr=False)
+    """Those of the exchange, unless nothing is sealed."""
+
+
+class Restored(dict[str, Any]):
+    """An object of a request's document that the upstream wrote and that must go back to it unchanged."""
 
 
 @dataclass(slots=True)
@@ -137,6 +145,8 @@ class Prepared:
     """If a form goes upstream instead of the body, what is in it beside ``file``."""
     file: Upload | None = None
     """None again once it is sent."""
+    seals: Seals | None = field(default=None, repr=False)
+    """The request's: they seal what the response signs. Without them it is stripped."""
 
 
 class Translator(Protocol):

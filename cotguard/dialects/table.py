@@ -36,6 +36,7 @@ import yaml
 from cotguard.dialects.channels import STRUCTURED
 from cotguard.dialects.contract import ErrorKind, Route, UpstreamFault
 from cotguard.framing.json import dumps, loads
+from cotguard.sealing.seals import is_token
 
 __all__ = ["CHECKS", "HOLE", "Document", "Place", "Reading", "Shape", "Table", "Text", "fill"]
 
@@ -48,6 +49,8 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,95}")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@/+ -]{0,127}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{5,18}(Z|[+-][0-9]{2}:[0-9]{2})")
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 
 _MAX_INDEX = 1023
 _MAX_NUMBER = 2**53
@@ -72,6 +75,8 @@ CHECKS: Mapping[str, Check] = {
     "number": _is_number,
     "boolean": lambda value: type(value) is bool,
     "index": lambda value: type(value) is int and 0 <= value <= _MAX_INDEX,
+    # What seals something: never what an upstream sent.
+    "token": lambda value: is_token(value) and isinstance(value, str) and _TOKEN.fullmatch(value) is not None,
     # Read but never written unless the caller finds it among the names that the request declared.
     "name": lambda value: isinstance(value, str) and len(value) <= _MAX_NAME,
 }
