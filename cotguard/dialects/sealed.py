@@ -16,8 +16,8 @@ from cotguard.sealing.seals import Seals, is_token
 __all__ = ["as_blob", "canonical", "from_blob", "joined_blobs", "opened"]
 
 _INVALID = (
-    "The field '{}' holds a seal that is not valid here: it was changed, or issued with another text, for another model "
-    "or to another caller, or its key is no longer in use. Send reasoning back exactly as it came, or leave it out."
+    "The field '{}' holds a seal that is not valid here: it was changed, or issued with another text, for another "
+    "model or to another caller, or its key is no longer in use. Send reasoning back as it came, or leave it out."
 )
 _EXPIRED = "The seal in the field '{}' has expired. Leave the reasoning of earlier turns out, or begin the turn again."
 

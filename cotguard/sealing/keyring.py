@@ -22,6 +22,7 @@ _KEY_BYTES = 32
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
+_STANDARD = str.maketrans("-_", "+/")
 _HOW = "write NAME:KEY, each key 32 bytes in base64 (openssl rand -base64 32), several with commas"
 
 
@@ -54,7 +55,7 @@ class KeyRing:
             if name in keys:
                 raise ValueError("two keys have the same name")
             try:
-                keys[name] = base64.b64decode(encoded, altchars=b"-_" if {"-", "_"} & {*encoded} else None, validate=True)
+                keys[name] = base64.b64decode(encoded.translate(_STANDARD), validate=True)
             except binascii.Error:
                 raise ValueError(_HOW) from None
         return cls(keys)

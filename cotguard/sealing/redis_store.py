@@ -26,8 +26,8 @@ class RedisStore:
         if question.value is not None:
             await self._client.set(name, question.value, px=int(question.seconds * 1000))
             return None
-        found: bytes | None = await self._client.get(name)
-        return found
+        found = await self._client.get(name)
+        return found if isinstance(found, bytes) else None
 
     async def check(self) -> bool:
         """Whether the store answers."""

@@ -15,6 +15,7 @@ __all__ = ["STORE", "Question", "StoreFault", "fetched", "kept"]
 STORE = "seals"
 """By this name the store is asked."""
 
+
 class StoreFault(ModerationFault):
     """The store did not answer. The message is constant text."""
 

@@ -35,9 +35,10 @@ def _restored(block: Any, seals: Seals, model: str) -> Any:
         if not isinstance(text, str):
             raise bad("The field 'messages[].content[].thinking' must be a string.")
         field = "messages[].content[].signature"
-        return Restored({**block, **opened(seals, THINKING, block["signature"], model, text, field)})
+        return Restored({"type": THINKING, **opened(seals, THINKING, block["signature"], model, text, field)})
     if kind == REDACTED and is_token(block.get("data")):
-        return Restored({**block, **opened(seals, REDACTED, block["data"], model, "", "messages[].content[].data")})
+        field = "messages[].content[].data"
+        return Restored({"type": REDACTED, **opened(seals, REDACTED, block["data"], model, "", field)})
     return block
 
 

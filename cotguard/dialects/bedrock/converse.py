@@ -103,7 +103,7 @@ def converse_body(
 
 
 def _seal(blocks: list[dict[str, Any]], written: list[dict[str, Any]], prepared: Prepared, *, cut: bool) -> None:
-    """Put tokens into what is ``written`` of the first of the ``blocks``; of a message that was cut, drop what is empty."""
+    """Put tokens into what is ``written`` of the ``blocks``; in a message that was cut, of the first of them."""
     seals = prepared.seals
     if seals is None:
         return

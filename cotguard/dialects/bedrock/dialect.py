@@ -96,9 +96,7 @@ class Bedrock(TabledDialect):
             action=family,
         )
 
-    def _converse(
-        self, body: dict[str, Any], model: str, action: str, stream: bool, seals: Seals | None
-    ) -> Prepared:
+    def _converse(self, body: dict[str, Any], model: str, action: str, stream: bool, seals: Seals | None) -> Prepared:
         guardrail = _mapping(body, "guardrailConfig")
         if guardrail.get("trace") not in (None, "disabled"):
             raise Refused(400, ErrorKind.UNSUPPORTED, _NO_TRACE)

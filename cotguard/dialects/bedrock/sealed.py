@@ -34,15 +34,15 @@ def _restored(block: Any, seals: Seals, model: str) -> Any:
     if not isinstance(reasoning, dict):
         return block
     thought = reasoning.get(_TEXT)
-    if isinstance(thought, dict) and is_token(token := thought.get("signature")):
-        text = thought.get("text")
+    if isinstance(thought, dict) and is_token(thought.get("signature")):
+        text, token = thought.get("text"), thought["signature"]
         if not isinstance(text, str):
             raise bad(f"The field '{_FIELD}{_TEXT}.text' must be a string.")
         original = opened(seals, _TEXT, token, model, text, f"{_FIELD}{_TEXT}.signature")
-        return Restored({**block, "reasoningContent": {**reasoning, _TEXT: {**thought, **original}}})
+        return Restored({"reasoningContent": {_TEXT: original}})
     if token := from_blob(reasoning.get(_REDACTED)):
         original = opened(seals, _REDACTED, token, model, "", _FIELD + _REDACTED)
-        return Restored({**block, "reasoningContent": {**reasoning, **original}})
+        return Restored({"reasoningContent": original})
     return block
 
 
