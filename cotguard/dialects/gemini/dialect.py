@@ -315,7 +315,12 @@ class _Stream(EventStream):
             self._calls.pop(index, None)  # a call that did not end is none
             if self.finish(index):
                 self._write_end(index, reason, copied.root, usage)
-        elif len(parts) == 1 and len(parts[0].texts) == 1 and not originals[0].keys() - _TEXT:
+        elif (
+            len(parts) == 1
+            and len(parts[0].texts) == 1
+            and parts[0].root.keys() <= _TEXT
+            and not signature_of(originals[0])
+        ):
             text = parts[0].texts[0]
             path: tuple[Step, ...] = ("candidates", position, *text.origin)
             return Fed(index, self._texts[index, _kind(parts[0].root)], text.text, path)
@@ -330,7 +335,7 @@ class _Stream(EventStream):
         for name in ("executableCode", "codeExecutionResult"):
             if isinstance(part.root.get(name), dict):
                 self._write_part(index, Document({name: part.root[name]}, _within(part, name)), original)
-        if not any(name in original for name in _PARTS):
+        if "text" in original and not any(name in original for name in _PARTS):
             self._sign_text(index, original)
 
     def _sign_text(self, index: int, original: Mapping[str, Any]) -> None:

@@ -47,7 +47,9 @@ def seal_part(original: Mapping[str, Any], issued: Mapping[str, Any], seals: Sea
 
 def seal_text(signature: str, parts: Sequence[Mapping[str, Any]], issued: str, seals: Seals, model: str) -> str:
     """The token for the last of some texts' signatures. ``parts``, if they are at hand, go as the text ``issued``."""
-    original = {SIGNATURE: signature, **({"parts": parts, "issued": _digest(issued)} if parts else {})}
+    original: dict[str, Any] = {SIGNATURE: signature}
+    if len(parts) > 1 or (parts and parts[0].get("text") != issued):
+        original |= {"parts": parts, "issued": _digest(issued)}
     return as_blob(seals.seal("text", original, model, ""))
 
 
