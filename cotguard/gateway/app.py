@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode
@@ -35,6 +35,7 @@ from cotguard.gateway.encodings import Decoder, EncodingError, TooLargeError
 from cotguard.gateway.form import written_form
 from cotguard.gateway.headers import request_headers, response_headers
 from cotguard.gateway.intake import read_incoming, read_json
+from cotguard.gateway.sealing import caller_of, key_ring, seals_for, store_of
 from cotguard.gateway.settings import Settings
 from cotguard.gateway.signing import Signer, Unsigned
 from cotguard.gateway.streaming import Pump, Rounds
@@ -42,11 +43,14 @@ from cotguard.guard.client import GuardClient
 from cotguard.guard.detector import Guard
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.policy import Policy, load
+from cotguard.sealing.keyring import KeyRing
+from cotguard.sealing.store import STORE
 from cotguard.telemetry.metrics import METRICS, Metrics
 
 if TYPE_CHECKING:  # and with it numpy, which a gateway without a classifier need not load
     from cotguard.classifier.detector import Classifier
     from cotguard.classifier.inference import Inference
+    from cotguard.sealing.redis_store import RedisStore
 
 __all__ = ["GATEWAY", "Gateway", "create_app"]
 
@@ -78,7 +82,7 @@ class _Outgoing:
 
 
 class Gateway:
-    """The handlers and what they share. ``policy`` and ``detectors`` default to what the settings name."""
+    """The handlers and what they share. ``policy``, ``detectors`` and ``keys`` default to what the settings name."""
 
     def __init__(
         self,
@@ -86,6 +90,7 @@ class Gateway:
         policy: Policy | None = None,
         detectors: tuple[Detector, ...] | None = None,
         metrics: Metrics = METRICS,
+        keys: KeyRing | None = None,
     ) -> None:
         self.settings = settings
         self.policy = policy or load(settings.policy)
@@ -98,10 +103,12 @@ class Gateway:
         self._router = Router(served)
         self._default = served[0]  # in whose shape an unknown path is refused
         self._key = settings.hash_key.encode() or secrets.token_bytes(32)
+        self._keys = keys or key_ring(settings)
+        self._store: RedisStore | None = None
         self._client: aiohttp.ClientSession | None = None
         self._classifier = _classifier(self.detectors)
         self._guard = next((each for each in self.detectors if isinstance(each, Guard)), None)
-        self._answerers: dict[str, Inference | GuardClient] = {}
+        self._answerers: dict[str, Inference | GuardClient | RedisStore] = {}
         self._rounds = Rounds()
         self._signer = Signer()
         self._limits: set[asyncio.Timeout] = set()  # of the streams under way
@@ -122,7 +129,7 @@ class Gateway:
         return "" if self._guard is None else f" and guard {self._guard.form.name}"
 
     async def start(self) -> None:
-        """What needs the running loop: the classifier's threads, connections to its replicas and to the guard."""
+        """What needs the running loop: the classifier's threads, connections to its replicas, the guard, the store."""
         settings = self.settings
         if self._classifier is not None:
             self._answerers[self._classifier.name] = _inference(self._classifier, settings, self.metrics)
@@ -139,6 +146,9 @@ class Gateway:
                 concurrency=settings.guard_concurrency,
                 metrics=self.metrics,
             )
+        self._store = store_of(settings)
+        if self._store is not None:
+            self._answerers[STORE] = self._store
 
     async def ready(self) -> bool:
         """Whether requests can be moderated now."""
@@ -190,7 +200,13 @@ class Gateway:
         if self.draining.is_set():
             raise Refused(503, ErrorKind.SHUTTING_DOWN, _SHUTTING_DOWN)
         incoming = await read_incoming(request, match, query, self.settings.max_request_bytes)
-        prepared = match.dialect.prepare(incoming)
+        if self._keys is not None:
+            incoming = replace(incoming, seals=seals_for(self._keys, caller_of(request.headers, query), self.settings))
+        prepare = partial(match.dialect.prepare, incoming)
+        try:
+            prepared = prepare() if self._store is None else await handed_over(prepare, self._answerers)
+        except ModerationFault as error:
+            return self._error(match.dialect, _failure(error), "failed")
         url = self._url(prepared.upstream or match.upstream, query if prepared.query is None else prepared.query)
         outgoing = await self._outgoing(request, match, url, prepared, incoming.body)
         del incoming  # its body, as the prepared one's: a stream lasts longer

@@ -26,13 +26,16 @@ from cotguard.detectors.registry import build
 from cotguard.gateway.admin import GatewayState, create_admin_app
 from cotguard.gateway.app import Gateway, create_app
 from cotguard.gateway.reports import Reporter
+from cotguard.gateway.sealing import key_ring
 from cotguard.gateway.settings import Settings, SettingsError
 from cotguard.gateway.workers import METRICS, READINESS, STOP_SIGNALS, serve_workers
 from cotguard.policy import Policy, load
+from cotguard.sealing.keyring import KeyRing
 from cotguard.telemetry.totals import Snapshot, snapshot
 
 __all__ = ["open_many_files", "serve"]
 
+_LOG = logging.getLogger("cotguard.gateway")
 _BACKLOG = 4096
 _FAREWELL_SECONDS = 2
 """Time beyond the drain timeout for writing the error that ends a stream."""
@@ -41,6 +44,7 @@ _FAREWELL_SECONDS = 2
 class _Moderation(NamedTuple):
     policy: Policy
     detectors: tuple[Detector, ...]
+    keys: KeyRing | None
 
 
 def serve(settings: Settings, workers: int) -> int:
@@ -53,7 +57,10 @@ def serve(settings: Settings, workers: int) -> int:
     open_many_files()
     policy = load(settings.policy)
     # Once, before any fork: workers share what is loaded.
-    moderation = _Moderation(policy, build(policy, settings.bundle, settings.served, settings.guard))
+    detectors = build(policy, settings.bundle, settings.served, settings.guard)
+    moderation = _Moderation(policy, detectors, key_ring(settings))
+    if settings.seal and not settings.seal_keys:
+        _LOG.warning("no seal_keys: signed reasoning is sealed with a random key, and lost to clients at a restart")
     gc.collect()
     _give_memory_back()
     gc.freeze()  # what lives as long as the process is not looked through again, nor copied by a worker's collector
@@ -79,7 +86,7 @@ def _give_memory_back() -> None:
 
 async def _serve(settings: Settings, moderation: _Moderation) -> None:
     """The only process: data port and admin port."""
-    gateway = Gateway(settings, moderation.policy, moderation.detectors)
+    gateway = Gateway(settings, moderation.policy, moderation.detectors, keys=moderation.keys)
     admin = web.AppRunner(create_admin_app(GatewayState(gateway)), access_log=None)
     await admin.setup()
     await web.TCPSite(admin, *_address(settings.admin_listen)).start()
@@ -95,7 +102,7 @@ def _work(settings: Settings, moderation: _Moderation, channel: socket.socket, a
 
 
 async def _serve_shared(settings: Settings, moderation: _Moderation, channel: socket.socket, admin: str) -> None:
-    gateway = Gateway(settings, moderation.policy, moderation.detectors)
+    gateway = Gateway(settings, moderation.policy, moderation.detectors, keys=moderation.keys)
 
     async def metrics() -> Snapshot:
         return snapshot(gateway.metrics.registry)

@@ -6,6 +6,7 @@ Precedence: flag, environment, config file, default. Unknown keys of the config 
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from cotguard.classifier.bundle import DEFAULT, NONE
 from cotguard.classifier.remote.address import Served, Tls, addresses
 from cotguard.guard.format import load_format
+from cotguard.sealing.keyring import KeyRing
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
 
@@ -57,6 +59,17 @@ class Settings(BaseModel):
     drain_timeout: Annotated[float, Field(ge=0, description="time for streams under way after SIGTERM")] = 30
     max_request_bytes: Annotated[int, Field(gt=0, description="largest request body, decoded")] = 32 * 2**20
     max_response_bytes: Annotated[int, Field(gt=0, description="largest whole response, decoded")] = 64 * 2**20
+    seal: Annotated[bool, Field(description="signed reasoning goes to clients sealed; off strips it")] = (
+        True
+    )
+    seal_keys: Annotated[str, Field(repr=False, description="NAME:KEY, commas; first seals; random when empty")] = (
+        ""
+    )
+    seal_max_age: Annotated[float, Field(gt=0, description="how long a seal holds")] = 86400
+    seal_store: Annotated[
+        str, Field(repr=False, description="redis[s]:// where originals are kept, instead of with clients")
+    ] = ""
+    seal_deadline: Annotated[float, Field(gt=0, description="longest wait for that store's answer")] = 2
     hash_key: Annotated[str, Field(repr=False, description="key of the action hash; random when empty")] = ""
 
     @property
@@ -68,6 +81,22 @@ class Settings(BaseModel):
     @classmethod
     def _guard_format(cls, value: str) -> str:
         load_format(value)
+        return value
+
+    @field_validator("seal_keys")
+    @classmethod
+    def _seal_keys(cls, value: str) -> str:
+        if value:
+            KeyRing.parse(value)
+        return value
+
+    @field_validator("seal_store")
+    @classmethod
+    def _seal_store(cls, value: str) -> str:
+        if value and urlsplit(value).scheme not in ("redis", "rediss"):
+            raise ValueError("write it as redis://HOST:PORT/DATABASE or rediss://")
+        if value and find_spec("redis") is None:
+            raise ValueError("install redis for it: pip install 'cotguard[redis]'")
         return value
 
     @field_validator("upstream", "guard_url")
