@@ -255,6 +255,8 @@ class Choice:
             fed = self._calls.read(as_object(item), position)
             if fed is not None:
                 found.append(Piece(fed.key, fed.text, fed.fragment, [("tool_calls", position, *fed.path)]))
+                if self._seals is not None:
+                    self._kept.setdefault(fed.key, _Kept())
         legacy = message.get("function_call")
         if legacy is not None:
             fed = self._calls.read_legacy(as_object(legacy))
