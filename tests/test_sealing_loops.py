@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import anthropic
@@ -46,7 +46,8 @@ def anthropic_turn(turn: int) -> list[dict[str, Any]]:
 def anthropic_answer(turn: int, streamed: bool) -> tuple[str, Iterable[bytes]]:
     blocks = anthropic_turn(turn)
     stop = "tool_use" if turn < TURNS else "end_turn"
-    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": MODEL, "content": blocks}
+    message: dict[str, Any] = {"id": "msg_1", "type": "message", "role": "assistant", "model": MODEL}
+    message["content"] = blocks
     message |= {"stop_reason": stop, "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 1}}
     if not streamed:
         return JSON, [json.dumps(message).encode()]
@@ -217,7 +218,9 @@ async def test_converse(
             assert len(blocks) == 3
             messages.append({"role": "assistant", "content": blocks})
             calls = [block["toolUse"] for block in blocks if "toolUse" in block]
-            results = [{"toolResult": {"toolUseId": each["toolUseId"], "content": [{"text": RESULT}]}} for each in calls]
+            results = [
+                {"toolResult": {"toolUseId": each["toolUseId"], "content": [{"text": RESULT}]}} for each in calls
+            ]
             messages.append({"role": "user", "content": results or [{"text": "thanks"}]})
         return messages
 
@@ -246,7 +249,13 @@ def responses_items(turn: int) -> list[dict[str, Any]]:
 
 
 def responses_answer(turn: int, streamed: bool) -> tuple[str, Iterable[bytes]]:
-    response = {"id": "resp_1", "object": "response", "created_at": 1, "model": "gpt-6", "status": "completed"}
+    response: dict[str, Any] = {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1,
+        "model": "gpt-6",
+        "status": "completed",
+    }
     response |= {"output": responses_items(turn), "parallel_tool_calls": True, "tool_choice": "auto", "tools": []}
     if not streamed:
         return JSON, [json.dumps(response).encode()]
@@ -411,7 +420,11 @@ def chat_calls(turn: int) -> list[dict[str, Any]]:
     return [{"id": f"call_{turn}", "type": "function", "function": function, "extra_content": signature}]
 
 
-FORMS = {"reasoning_details": chat_details, "thinking_blocks": chat_blocks, "extra_content": lambda _: []}
+FORMS: Mapping[str, Callable[[int], list[dict[str, Any]]]] = {
+    "reasoning_details": chat_details,
+    "thinking_blocks": chat_blocks,
+    "extra_content": lambda _: [],
+}
 
 
 def chat_answer(form: str, turn: int, streamed: bool) -> tuple[str, Iterable[bytes]]:
@@ -431,13 +444,12 @@ def chat_answer(form: str, turn: int, streamed: bool) -> tuple[str, Iterable[byt
         name = next((name for name in ("text", "thinking") if name in item), "")
         if name:
             beside = {each: item[each] for each in item if each not in (name, "signature")}
-            for each in cut(item[name]):
-                deltas.append({"reasoning_content": each, form: [{**beside, name: each}]})  # noqa: PERF401
+            deltas += [{"reasoning_content": each, form: [{**beside, name: each}]} for each in cut(item[name])]
             deltas.append({form: [{**beside, name: "", "signature": item["signature"]}]})
         else:
             deltas.append({form: [item]})
     deltas += [{"tool_calls": [{**call, "index": at}]} for at, call in enumerate(calls)] or [{"content": "Done."}]
-    ended = [(each, None) for each in deltas] + [({}, finish)]
+    ended: list[tuple[dict[str, Any], str | None]] = [*((each, None) for each in deltas), ({}, finish)]
     chunks = [
         {**envelope, "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": each, "finish_reason": why}]}
         for each, why in ended

@@ -59,12 +59,8 @@ class Settings(BaseModel):
     drain_timeout: Annotated[float, Field(ge=0, description="time for streams under way after SIGTERM")] = 30
     max_request_bytes: Annotated[int, Field(gt=0, description="largest request body, decoded")] = 32 * 2**20
     max_response_bytes: Annotated[int, Field(gt=0, description="largest whole response, decoded")] = 64 * 2**20
-    seal: Annotated[bool, Field(description="signed reasoning goes to clients sealed; off strips it")] = (
-        True
-    )
-    seal_keys: Annotated[str, Field(repr=False, description="NAME:KEY, commas; first seals; random when empty")] = (
-        ""
-    )
+    seal: Annotated[bool, Field(description="signed reasoning goes to clients sealed; off strips it")] = True
+    seal_keys: Annotated[str, Field(repr=False, description="NAME:KEY, commas; first seals; random when empty")] = ""
     seal_max_age: Annotated[float, Field(gt=0, description="how long a seal holds")] = 86400
     seal_store: Annotated[
         str, Field(repr=False, description="redis[s]:// where originals are kept, instead of with clients")

@@ -115,7 +115,9 @@ def moderated(message: dict[str, Any], form: Format, prepared: Prepared, exchang
     for block in written["content"]:
         if block["type"] == "thinking":
             block["signature"] = ""  # clients read it
-    if prepared.seals is not None and not lane.cut:
+    if lane.cut:
+        written["content"] = [block for block in written["content"] if block["type"] != REDACTED]
+    elif prepared.seals is not None:
         seal_message(blocks, written["content"], prepared.seals, prepared.model)
     called = any(block["type"] == "tool_use" for block in written["content"])
     written["usage"] = {"input_tokens": 0, "output_tokens": 0, **(written.get("usage") or {})}

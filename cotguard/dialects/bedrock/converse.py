@@ -31,6 +31,7 @@ from cotguard.framing.bedrock import Chunks, Padded
 from cotguard.framing.contract import Framing
 from cotguard.moderation.exchange import Exchange
 from cotguard.moderation.view import View
+from cotguard.sealing.seals import Seals
 
 __all__ = ["ConverseShapes", "ConverseStream", "NovaStream", "converse_body"]
 
@@ -97,25 +98,25 @@ def converse_body(
     written = moderate(value, shapes.whole, lane, lambda text: _content_view(text.channel, prepared, split=split))
     if lane.cut:
         written["stopReason"] = _CUT
-    if signed:
-        _seal(merged, written["output"]["message"]["content"], prepared, cut=lane.cut)
+    if prepared.seals is not None:
+        message = written["output"]["message"]
+        if lane.cut:
+            message["content"] = [block for block in message["content"] if block.get("reasoningContent") != {}]
+        else:
+            _seal(merged, message["content"], prepared.seals, prepared.model)
     return written
 
 
-def _seal(blocks: list[dict[str, Any]], written: list[dict[str, Any]], prepared: Prepared, *, cut: bool) -> None:
-    """Put tokens into what is ``written`` of the ``blocks``; in a message that was cut, of the first of them."""
-    seals = prepared.seals
-    if seals is None:
-        return
-    for block, original in zip(written, blocks, strict=False):
+def _seal(blocks: list[dict[str, Any]], written: list[dict[str, Any]], seals: Seals, model: str) -> None:
+    """Put tokens into what is ``written`` of the ``blocks``."""
+    for block, original in zip(written, blocks, strict=True):
         reasoning = _object(original.get("reasoningContent"))
         if signature := reasoning_signature(reasoning):
             thought = block["reasoningContent"]["reasoningText"]
-            if not cut:
-                text = reasoning["reasoningText"]["text"]
-                thought["signature"] = seal_signature(text, signature, seals, prepared.model, thought["text"])
+            text = reasoning["reasoningText"]["text"]
+            thought["signature"] = seal_signature(text, signature, seals, model, thought["text"])
         elif content := redacted_content(reasoning):
-            block["reasoningContent"] = seal_redacted(content, seals, prepared.model)
+            block["reasoningContent"] = seal_redacted(content, seals, model)
 
 
 def _end_as_answered(holder: dict[str, Any], called: bool) -> None:
