@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import anthropic
 import pytest
+from aiohttp import web
 from bedrock_kit import STREAM, chunks, frames
 from conftest import ProxyFactory, Upstream
 from dialect_kit import Moderation, body, policy, stream
@@ -557,6 +558,33 @@ async def test_a_wrong_seal_never_reaches_the_upstream(
         await turn(older.url, history)
     assert handler.unexpected[0][0] == anthropic_turn(0)[0]
     assert not [each for each in caplog.messages if MAIL in each or token in each]
+
+
+async def test_tokens_are_counted_of_originals(upstream: Upstream, make_proxy: ProxyFactory) -> None:
+    upstream.handler = Signing(anthropic_turns, lambda turn: None, anthropic_answer)
+    proxy = await make_proxy()
+    async with anthropic.AsyncAnthropic(api_key="key-1", base_url=proxy.url, max_retries=0) as api:
+        message = await api.messages.create(model="m", max_tokens=9, messages=[USER])
+
+        async def count(request: web.Request) -> web.StreamResponse:
+            return web.json_response({"input_tokens": 7})
+
+        upstream.handler = count
+        history: Any = [USER, {"role": "assistant", "content": message.content[:1]}, USER]
+        assert (await api.messages.count_tokens(model="m", messages=history)).input_tokens == 7
+        with pytest.raises(anthropic.BadRequestError, match="not valid here"):
+            await api.messages.count_tokens(model="other", messages=history)
+    assert json.loads(upstream.bodies[-1])["messages"][1]["content"] == anthropic_turn(0)[:1]
+    assert len(upstream.bodies) == 2
+
+
+def test_tokens_of_gemini_are_counted_of_originals() -> None:
+    form = FORMS["gemini"]
+    history = form.history(answered(form, False), False)
+    route = next(each for each in form.dialect.routes if each.action == "count")
+    asked = json.dumps({"contents": history}).encode()
+    question = form.dialect.question(Incoming(route, form.parameters, {}, asked, seals=SEALS))
+    assert strings(question) == originals(form)
 
 
 async def test_a_seal_expires(upstream: Upstream, make_proxy: ProxyFactory) -> None:

@@ -133,9 +133,14 @@ def converse_turn(turn: int) -> list[dict[str, Any]]:
 def converse_answer(turn: int, streamed: bool) -> tuple[str, Iterable[bytes]]:
     stop = "tool_use" if turn < TURNS else "end_turn"
     if not streamed:
-        message = {"role": "assistant", "content": converse_turn(turn)}
+        message: dict[str, Any] = {"role": "assistant", "content": converse_turn(turn)}
         usage = {"inputTokens": 1, "outputTokens": 1, "totalTokens": 2}
-        answer = {"output": {"message": message}, "stopReason": stop, "usage": usage, "metrics": {"latencyMs": 1}}
+        answer: dict[str, Any] = {
+            "output": {"message": message},
+            "stopReason": stop,
+            "usage": usage,
+            "metrics": {"latencyMs": 1},
+        }
         return JSON, [json.dumps(answer).encode()]
     events: list[tuple[str, dict[str, Any]]] = [("messageStart", {"role": "assistant"})]
     for index, block in enumerate(converse_turn(turn)):
@@ -218,9 +223,8 @@ async def test_converse(
             assert len(blocks) == 3
             messages.append({"role": "assistant", "content": blocks})
             calls = [block["toolUse"] for block in blocks if "toolUse" in block]
-            results = [
-                {"toolResult": {"toolUseId": each["toolUseId"], "content": [{"text": RESULT}]}} for each in calls
-            ]
+            told: Any = {"content": [{"text": RESULT}]}
+            results: list[Any] = [{"toolResult": {"toolUseId": each["toolUseId"], **told}} for each in calls]
             messages.append({"role": "user", "content": results or [{"text": "thanks"}]})
         return messages
 
@@ -242,10 +246,8 @@ def responses_items(turn: int) -> list[dict[str, Any]]:
         call = {"type": "function_call", "id": f"fc_{turn}", "call_id": f"call_{turn}", "name": "send"}
         return [responses_turn(turn), {**call, "arguments": json.dumps({"n": turn}), "status": "completed"}]
     part = {"type": "output_text", "text": "Done.", "annotations": []}
-    return [
-        responses_turn(turn),
-        {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [part]},
-    ]
+    message = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [part]}
+    return [responses_turn(turn), message]
 
 
 def responses_answer(turn: int, streamed: bool) -> tuple[str, Iterable[bytes]]:
@@ -505,8 +507,8 @@ async def test_chat_completions(
             if merged and form in message:
                 message[form] = as_one(message[form])
             messages.append(message)
-            for call in message.get("tool_calls") or ():
-                messages.append({"role": "tool", "tool_call_id": call["id"], "content": RESULT})
+            calls = message.get("tool_calls") or ()
+            messages += [{"role": "tool", "tool_call_id": each["id"], "content": RESULT} for each in calls]
     seen(messages)
     assert not signing.unexpected
     assert signing.accepted == TURNS + 1

@@ -212,6 +212,10 @@ class Dialect(Protocol):
         """Moderate a whole, non-streaming response. Raises :class:`UpstreamFault`."""
         ...
 
+    def question(self, request: Incoming) -> dict[str, Any]:
+        """The document of a lookup's request, as it goes upstream. Raises :class:`Refused`."""
+        ...
+
     def lookup(self, data: bytes, action: str) -> bytes:
         """The answer of a route that is a lookup: its structure. Raises :class:`UpstreamFault`."""
         ...

@@ -2,9 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 from cotguard.dialects.channels import KINDS
 from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, Route, Translator
+from cotguard.dialects.request import read_body
 from cotguard.dialects.table import Table
 from cotguard.dialects.whole import read_object
 from cotguard.framing.json import JSONError, dumps, loads
@@ -51,6 +53,9 @@ class TabledDialect(ABC):
         except JSONError:
             sent = None
         return dumps(self.reported(sent, f"The upstream answered with status {status}."))
+
+    def question(self, request: Incoming) -> dict[str, Any]:
+        return read_body(request.body)
 
     def lookup(self, data: bytes, action: str) -> bytes:
         return dumps(self._lookups[action].copy(read_object(data)).root)

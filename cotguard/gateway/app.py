@@ -12,11 +12,11 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 import aiohttp
@@ -27,8 +27,7 @@ from cotguard.classifier.handover import handed_over
 from cotguard.detectors.contract import Detector
 from cotguard.detectors.registry import build
 from cotguard.dialects.catalogue import dialects
-from cotguard.dialects.contract import Dialect, ErrorKind, Prepared, Refused, Translator, UpstreamFault
-from cotguard.dialects.request import read_body
+from cotguard.dialects.contract import Dialect, ErrorKind, Incoming, Prepared, Refused, Translator, UpstreamFault
 from cotguard.dialects.routes import Match, RefusedRoute, Router, query_of
 from cotguard.framing.json import JSONError, dumps
 from cotguard.gateway.encodings import Decoder, EncodingError, TooLargeError
@@ -44,6 +43,7 @@ from cotguard.guard.detector import Guard
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.policy import Policy, load
 from cotguard.sealing.keyring import KeyRing
+from cotguard.sealing.seals import Seals
 from cotguard.sealing.store import STORE
 from cotguard.telemetry.metrics import METRICS, Metrics
 
@@ -63,6 +63,7 @@ _NO_UPGRADES = (
 )
 _SHUTTING_DOWN = "The gateway is shutting down."
 _INTERRUPTED = "The upstream ended the response early."
+_Read = TypeVar("_Read")
 _FAILED = "Moderation failed; the rest of the response is not delivered."
 
 
@@ -200,11 +201,9 @@ class Gateway:
         if self.draining.is_set():
             raise Refused(503, ErrorKind.SHUTTING_DOWN, _SHUTTING_DOWN)
         incoming = await read_incoming(request, match, query, self.settings.max_request_bytes)
-        if self._keys is not None:
-            incoming = replace(incoming, seals=seals_for(self._keys, caller_of(request.headers, query), self.settings))
-        prepare = partial(match.dialect.prepare, incoming)
+        incoming = replace(incoming, seals=self._seals(request, query))
         try:
-            prepared = prepare() if self._store is None else await handed_over(prepare, self._answerers)
+            prepared = await self._opened(partial(match.dialect.prepare, incoming))
         except ModerationFault as error:
             return self._error(match.dialect, _failure(error), "failed")
         url = self._url(prepared.upstream or match.upstream, query if prepared.query is None else prepared.query)
@@ -220,6 +219,16 @@ class Gateway:
         finally:
             self.metrics.active.dec()
             self.metrics.account(exchange)
+
+    def _seals(self, request: web.Request, query: Mapping[str, str]) -> Seals | None:
+        """Those of the exchange that begins now."""
+        if self._keys is None:
+            return None
+        return seals_for(self._keys, caller_of(request.headers, query), self.settings)
+
+    async def _opened(self, read: Callable[[], _Read]) -> _Read:
+        """What ``read`` returns, which may open seals."""
+        return read() if self._store is None else await handed_over(read, self._answerers)
 
     def _url(self, path: str, query: Mapping[str, str]) -> URL:
         return URL(self.settings.upstream + path + ("?" + urlencode(query) if query else ""), encoded=True)
@@ -365,7 +374,13 @@ class Gateway:
         dialect, client = match.dialect, await self.client()
         posted = request.method == hdrs.METH_POST
         received = await read_json(request, self.settings.max_request_bytes) if posted else None
-        data = None if received is None else dumps(read_body(received))
+        data: bytes | None = None
+        if received is not None:
+            asked = Incoming(match.route, match.parameters, query, received, seals=self._seals(request, query))
+            try:
+                data = dumps(await self._opened(partial(dialect.question, asked)))
+            except ModerationFault as error:
+                return self._error(dialect, _failure(error), "failed")
         url = self._url(match.upstream, query)
         headers = await self._headers(request, match, url, data or b"", received or b"")
         try:

@@ -51,6 +51,12 @@ class Anthropic(TabledDialect):
     def prepare(self, request: Incoming) -> Prepared:
         return prepare(request, self.form)
 
+    def question(self, request: Incoming) -> dict[str, Any]:
+        body = super().question(request)
+        if request.seals is not None and "messages" in body:
+            body["messages"] = restore(objects(body, "messages"), request.seals, string(body, "model"))
+        return body
+
     def stream(self, prepared: Prepared, exchange: Exchange, content_type: str) -> MessagesStream | None:
         if content_type != "text/event-stream":
             return None

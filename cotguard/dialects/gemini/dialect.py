@@ -88,6 +88,12 @@ class Gemini(TabledDialect):
             seals=request.seals,
         )
 
+    def question(self, request: Incoming) -> dict[str, Any]:
+        body = super().question(request)
+        if request.seals is not None and "contents" in body:
+            body["contents"] = restore(body["contents"], request.seals, request.parameters.get("model", ""))
+        return body
+
     def stream(self, prepared: Prepared, exchange: Exchange, content_type: str) -> "_Stream | None":
         framings: Mapping[str, type[ServerSentEvents | JSONArray]] = {
             "text/event-stream": ServerSentEvents,
