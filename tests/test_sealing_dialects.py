@@ -25,6 +25,7 @@ from test_sealing_loops import (
     responses_answer,
 )
 from test_sealing_store import message_of
+from test_serve import serving
 
 from cotguard.dialects.anthropic.dialect import Anthropic
 from cotguard.dialects.bedrock.dialect import Bedrock
@@ -597,6 +598,23 @@ async def test_a_seal_expires(upstream: Upstream, make_proxy: ProxyFactory) -> N
         with pytest.raises(anthropic.BadRequestError, match="has expired"):
             await api.messages.create(**asked, messages=[USER, {"role": "assistant", "content": message.content}, USER])
     assert len(upstream.bodies) == 1
+
+
+async def test_workers_share_a_key_that_nobody_configured(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.handler = handler = Signing(anthropic_turns, lambda turn: None, anthropic_answer)
+    async with serving(upstream.url, tmp_path, workers=2) as served:
+
+        async def turn(messages: list[Any]) -> Any:  # on a connection of its own, to any of the workers
+            async with anthropic.AsyncAnthropic(api_key="key-1", base_url=served.url, max_retries=0) as api:
+                return await api.messages.create(model="m", max_tokens=9, messages=messages)
+
+        message = await turn([USER])
+        history = [USER, {"role": "assistant", "content": message.content[:1]}, USER]
+        for _ in range(15):
+            with pytest.raises(anthropic.BadRequestError, match="status 400"):  # the upstream expects nothing
+                await turn(history)
+        assert handler.unexpected == [anthropic_turn(0)[:1]] * 15
+        assert await served.end() == 0
 
 
 async def test_sealing_can_be_switched_off(upstream: Upstream, make_proxy: ProxyFactory) -> None:
