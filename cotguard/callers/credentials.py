@@ -1,12 +1,15 @@
 """Where a credential stands in a request, the client's and ours."""
 
-import hmac
+import hashlib
 from collections.abc import Iterator, Mapping
 
-__all__ = ["CREDENTIALS", "credentials_of", "fingerprint", "injected", "without_credentials"]
+__all__ = ["CREDENTIALS", "PARAMETER", "credentials_of", "fingerprint", "injected", "without_credentials"]
 
 CREDENTIALS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 """Where the SDKs of the dialects send an API key."""
+
+PARAMETER = "key"
+"""The parameter of a URL that stands for ``x-goog-api-key``."""
 
 _ACCOUNT_HEADERS = (
     "openai-organization",
@@ -35,17 +38,18 @@ def credentials_of(headers: Mapping[str, str]) -> Iterator[str]:
             yield value
 
 
-def fingerprint(headers: Mapping[str, str], key: bytes) -> str:
-    """A keyed hash of the credentials that will go upstream; empty where there are none.
+def fingerprint(headers: Mapping[str, str]) -> str:
+    """A hash of the credentials that will go upstream, the same in all replicas; empty where there are none.
 
-    A signature is none: it is another one for every request, and is not checked here.
+    A signature is none: it is another one for every request, and is not checked here. The hash has no key, so it is
+    for comparison only, and for no log.
     """
     found = [(name, headers[name].strip()) for name in CREDENTIALS if headers.get(name, "").strip()]
     found = [(name, value) for name, value in found if not value.lower().startswith(_SIGNATURE)]
     if not found:
         return ""
     told = "\0".join(f"{name}:{value}" for name, value in found)
-    return hmac.digest(key, told.encode(errors="surrogateescape"), "sha256").hex()
+    return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()
 
 
 def without_credentials(headers: Mapping[str, str]) -> dict[str, str]:

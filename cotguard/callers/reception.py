@@ -1,7 +1,7 @@
 """Who asks: the one place that turns a request's headers into a caller, and counts his requests.
 
-Where no authentication is configured everybody may do everything, and a caller is told from others by a keyed hash of
-the credential that he sends to the upstream.
+Where no authentication is configured everybody may do everything, and a caller is told from others by a hash of the
+credential that he sends to the upstream.
 """
 
 from collections.abc import Mapping
@@ -18,23 +18,22 @@ __all__ = ["Reception"]
 
 
 class Reception:
-    """See the module. ``store`` is the path of the file of keys, if there is one; ``key`` keys fingerprints.
+    """See the module. ``store`` is the path of the file of keys, if there is one.
 
     Not to be forked. Raises :class:`~cotguard.callers.keys.KeyStoreError`.
     """
 
-    def __init__(self, callers: CallersDocument | None, store: str, limits_url: str, key: bytes) -> None:
+    def __init__(self, callers: CallersDocument | None, store: str, limits_url: str) -> None:
         roles = callers.roles if callers else {}
         self._roles: Mapping[str, Scope] = {name: role.scope(role.policy) for name, role in roles.items()}
         self._store = KeyStore(store) if store else None
         self._oidc = Oidc(callers.oidc, self._roles) if callers and callers.oidc else None
-        self._key = key
         self._limiter: Limiter = _shared(limits_url) if limits_url else LocalLimiter()
 
     async def caller(self, headers: Mapping[str, str]) -> Caller:
         """Who sent ``headers`` (names in lower case). Raises :class:`Denied`."""
         if self._store is None and self._oidc is None:
-            found = fingerprint(headers, self._key)
+            found = fingerprint(headers)
             return Caller(f"credential:{found}" if found else "anonymous", ANYBODY)
         sent = list(credentials_of(headers))
         for credential in sent:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.definitions import Tool
 from cotguard.moderation.exchange import Exchange
+from cotguard.sealing.seals import Seals
 
 __all__ = [
     "CUT_NOTICE",
@@ -118,10 +119,15 @@ class Incoming:
     body: bytes = field(repr=False)
     fields: Sequence[tuple[str, str]] = field(default=(), repr=False)
     file: Upload | None = None
+    seals: Seals | None = field(default=None, repr=False)
+    """Those of the exchange, unless nothing is sealed."""
 
 
 class Restored(dict[str, Any]):
-    """Something in a request's document that the upstream said, as it said it: it is not moderated, nor altered."""
+    """An object of a request's document that the upstream wrote and that must go back to it unchanged.
+
+    It is not moderated again.
+    """
 
 
 @dataclass(slots=True)
@@ -151,6 +157,8 @@ class Prepared:
     """If a form goes upstream instead of the body, what is in it beside ``file``."""
     file: Upload | None = None
     """None again once it is sent."""
+    seals: Seals | None = field(default=None, repr=False)
+    """The request's: they seal what the response signs. Without them it is stripped."""
 
 
 class Translator(Protocol):
@@ -225,6 +233,10 @@ class Dialect(Protocol):
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
         """Moderate a whole, non-streaming response. Raises :class:`UpstreamFault`."""
+        ...
+
+    def question(self, request: Incoming) -> dict[str, Any]:
+        """The document of a lookup's request, as it goes upstream. Raises :class:`Refused`."""
         ...
 
     def lookup(self, data: bytes, action: str) -> bytes:

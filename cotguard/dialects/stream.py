@@ -26,7 +26,10 @@ from cotguard.framing.json import JSONError, dumps, loads
 from cotguard.moderation.exchange import Exchange, Lane
 from cotguard.moderation.view import View
 
-__all__ = ["EventStream", "Fed", "Outgoing", "Written"]
+__all__ = ["MAX_KEPT_CHARS", "EventStream", "Fed", "Outgoing", "Written"]
+
+MAX_KEPT_CHARS = 8 * 1024 * 1024
+"""Of the texts of a stream that are kept as they came, at a time."""
 
 _HOLE = dumps(HOLE)
 _MAX_LIKES = 8
@@ -68,7 +71,8 @@ class _Template(NamedTuple):
 class EventStream(ABC):
     """A :class:`~cotguard.dialects.contract.Translator`. See the module.
 
-    With ``repeats`` the text delivered in each channel is kept until the stream ends, for :meth:`said`.
+    With ``repeats`` the text delivered in each channel is kept until the stream ends, for :meth:`said`. Without, only
+    that of channels named by :meth:`keep`, until :meth:`forget`.
     """
 
     def __init__(self, framing: Framing, prepared: Prepared, exchange: Exchange, *, repeats: bool = False) -> None:
@@ -89,7 +93,10 @@ class EventStream(ABC):
         self._likes: dict[Hashable, _Like] = {}
         self._unlike = 0  # events in a row that were unlike the ones before
         self._error: Written | None = None
-        self._said: dict[Hashable, list[str]] | None = {} if repeats else None
+        self._repeats = repeats
+        self._said: dict[Hashable, list[str]] = {}
+        self._raw: dict[Hashable, list[str]] = {}
+        self._raw_chars = 0
 
     # What a subclass says.
 
@@ -204,8 +211,22 @@ class EventStream(ABC):
 
     def said(self, key: Hashable) -> str:
         """The text delivered in a channel so far."""
-        texts = self._said.get(key) if self._said is not None else None
-        return "".join(texts) if texts else ""
+        return "".join(self._said.get(key, ()))
+
+    def keep(self, key: Hashable) -> None:
+        """Keep a channel's text, as it comes for :meth:`raw` and as it is delivered for :meth:`said`."""
+        self._raw[key] = []
+        self._said[key] = []
+
+    def raw(self, key: Hashable) -> str:
+        """The text that came in a channel that is kept."""
+        self._feed_run()
+        return "".join(self._raw.get(key, ()))
+
+    def forget(self, key: Hashable) -> None:
+        """Keep a channel's text no longer."""
+        self._raw_chars -= sum(map(len, self._raw.pop(key, ())))
+        self._said.pop(key, None)
 
     # The translator.
 
@@ -316,8 +337,16 @@ class EventStream(ABC):
             self._run_texts.clear()
             lane = self._lane_of[key]
             if lane not in self._over:
+                if key in self._raw:
+                    self._keep_raw(key, text)
                 self._fed_lanes.add(lane)
                 self._lane(lane).feed(key, text)
+
+    def _keep_raw(self, key: Hashable, text: str) -> None:
+        self._raw_chars += len(text)
+        if self._raw_chars > MAX_KEPT_CHARS:
+            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream's signed reasoning is too long.")
+        self._raw[key].append(text)
 
     def _settle(self) -> None:
         """Feed the run and write everything that is released."""
@@ -339,7 +368,7 @@ class EventStream(ABC):
                 template = self._templates[key]
                 text = dumps(self.written(key, emission.text))
                 self._out.append(self._framing.write(Event(template.name, text.join(template.parts))))
-                if self._said is not None:
+                if self._repeats or key in self._said:
                     self._said.setdefault(key, []).append(emission.text)
             if emission.tail is not None:
                 self.begun.pop(key, None)

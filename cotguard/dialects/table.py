@@ -37,6 +37,7 @@ from cotguard.dialects.channels import STRUCTURED
 from cotguard.dialects.contract import ErrorKind, Route, UpstreamFault
 from cotguard.dialects.definitions import Definitions
 from cotguard.framing.json import dumps, loads
+from cotguard.sealing.seals import is_token
 
 __all__ = [
     "CHECKS",
@@ -58,6 +59,8 @@ HOLE = "\0"
 
 Check = Callable[[object], bool]
 
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 
 _MAX_INDEX = 1023
 _MAX_NUMBER = 2**53
@@ -84,6 +87,8 @@ CHECKS: Mapping[str, Check] = {
     "number": _is_number,
     "boolean": lambda value: type(value) is bool,
     "index": lambda value: type(value) is int and 0 <= value <= _MAX_INDEX,
+    # What seals something: never what an upstream sent.
+    "token": lambda value: is_token(value) and isinstance(value, str) and _TOKEN.fullmatch(value) is not None,
     # Read but never written unless the caller finds it among the names that the request declared.
     "name": lambda value: isinstance(value, str) and len(value) <= _MAX_NAME,
 }

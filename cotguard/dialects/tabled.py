@@ -8,6 +8,7 @@ from cotguard.dialects.channels import KINDS
 from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, Route, Translator
 from cotguard.dialects.definitions import Tool
 from cotguard.dialects.inbound import Inbound, moderate_request
+from cotguard.dialects.request import read_body
 from cotguard.dialects.table import Table
 from cotguard.dialects.whole import read_object
 from cotguard.framing.json import JSONError, dumps, loads
@@ -62,6 +63,9 @@ class TabledDialect(ABC):
 
     def tools(self, document: Mapping[str, Any]) -> list[Tool]:
         return self._definitions.read(document)
+
+    def question(self, request: Incoming) -> dict[str, Any]:
+        return read_body(request.body)
 
     def lookup(self, data: bytes, action: str) -> bytes:
         return dumps(self._lookups[action].copy(read_object(data)).root)

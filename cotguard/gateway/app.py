@@ -12,10 +12,11 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 import aiohttp
@@ -23,16 +24,15 @@ from aiohttp import hdrs, web
 from yarl import URL
 
 from cotguard.callers.caller import Caller, models_of
-from cotguard.callers.credentials import injected, without_credentials
+from cotguard.callers.credentials import PARAMETER, injected, without_credentials
 from cotguard.callers.denied import Denied
 from cotguard.callers.limits import Lease, tokens_in
 from cotguard.callers.reception import Reception
 from cotguard.classifier.handover import handed_over, pause
 from cotguard.detectors.contract import Detector, RequestFacts
 from cotguard.dialects.catalogue import dialects
-from cotguard.dialects.contract import Dialect, ErrorKind, Prepared, Refused, Translator, UpstreamFault
+from cotguard.dialects.contract import Dialect, ErrorKind, Incoming, Prepared, Refused, Translator, UpstreamFault
 from cotguard.dialects.definitions import Tool
-from cotguard.dialects.request import read_body
 from cotguard.dialects.routes import Match, RefusedRoute, Router, query_of
 from cotguard.framing.json import JSONError, dumps
 from cotguard.gateway.encodings import Decoder, EncodingError, TooLargeError
@@ -42,6 +42,7 @@ from cotguard.gateway.intake import read_incoming, read_json
 from cotguard.gateway.moderations import Moderation, load_roles, with_detectors
 from cotguard.gateway.outgoing import Outgoing, Unmoderated, moderate
 from cotguard.gateway.pinning import Pins, PinsError
+from cotguard.gateway.sealing import key_ring, seals_for, store_of
 from cotguard.gateway.settings import Settings
 from cotguard.gateway.signing import Signer, Unsigned
 from cotguard.gateway.streaming import Pump, Rounds
@@ -50,12 +51,16 @@ from cotguard.guard.detector import Guard
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.moderation.request import Findings
 from cotguard.policy import Policy, load
+from cotguard.sealing.keyring import KeyRing
+from cotguard.sealing.seals import Seals
+from cotguard.sealing.store import STORE
 from cotguard.spans import Action, ChannelKind
 from cotguard.telemetry.metrics import METRICS, Metrics
 
 if TYPE_CHECKING:  # and with it numpy, which a gateway without a classifier need not load
     from cotguard.classifier.detector import Classifier
     from cotguard.classifier.inference import Inference
+    from cotguard.sealing.redis_store import RedisStore
 
 __all__ = ["GATEWAY", "Gateway", "create_app"]
 
@@ -70,6 +75,7 @@ _NO_UPGRADES = (
 )
 _SHUTTING_DOWN = "The gateway is shutting down."
 _INTERRUPTED = "The upstream ended the response early."
+_Read = TypeVar("_Read")
 _FAILED = "Moderation failed; the rest of the response is not delivered."
 
 
@@ -80,9 +86,10 @@ class _Failure(NamedTuple):
 
 
 class Gateway:
-    """The handlers and what they share. Not to be forked. ``policy``, ``detectors`` default to what the settings name.
+    """The handlers and what they share. Not to be forked.
 
-    ``roles`` are the policies of roles, by the name that roles give them; what the settings name, too, if left out.
+    ``policy``, ``detectors``, ``roles`` (policies by the name that roles give them) and ``keys`` (of seals) default to
+    what the settings name.
     """
 
     def __init__(
@@ -93,6 +100,7 @@ class Gateway:
         metrics: Metrics = METRICS,
         *,
         roles: Mapping[str, Moderation] | None = None,
+        keys: KeyRing | None = None,
     ) -> None:
         self.settings = settings
         self.policy = policy or load(settings.policy)
@@ -106,12 +114,14 @@ class Gateway:
         self._router = Router(served)
         self._default = served[0]  # in whose shape an unknown path is refused
         self._key = settings.hash_key.encode() or secrets.token_bytes(32)
+        self._keys = keys or key_ring(settings)
+        self._store: RedisStore | None = None
         self._client: aiohttp.ClientSession | None = None
-        self._reception = Reception(settings.callers, settings.keys, settings.limits_url, self._key)
+        self._reception = Reception(settings.callers, settings.keys, settings.limits_url)
         all_detectors = [detector for each in self._moderations.values() for detector in each.detectors]
         self._classifier = _classifier(all_detectors)
         self._guards = {each.answerer: each for each in all_detectors if isinstance(each, Guard)}
-        self._answerers: dict[str, Inference | GuardClient] = {}
+        self._answerers: dict[str, Inference | GuardClient | RedisStore] = {}
         self._rounds = Rounds()
         self._signer = Signer()
         self._pins = Pins(settings.pins_file)
@@ -134,7 +144,7 @@ class Gateway:
         return next((f" and guard {guard.form.name}" for guard in self._guards.values()), "")
 
     async def start(self) -> None:
-        """What needs the running loop: the classifier's threads, connections to its replicas and to the guard."""
+        """What needs the running loop: the classifier's threads, connections to its replicas, the guard, the store."""
         settings = self.settings
         if self._classifier is not None:
             self._answerers[self._classifier.name] = _inference(self._classifier, settings, self.metrics)
@@ -151,6 +161,9 @@ class Gateway:
                 concurrency=settings.guard_concurrency,
                 metrics=self.metrics,
             )
+        self._store = store_of(settings)
+        if self._store is not None:
+            self._answerers[STORE] = self._store
 
     async def ready(self) -> bool:
         """Whether requests can be moderated now."""
@@ -201,9 +214,14 @@ class Gateway:
             return self._error(dialect, _Failure(415, ErrorKind.UNSUPPORTED, str(error)), "refused")
 
     async def _route(self, request: web.Request, match: Match) -> web.StreamResponse:
-        caller = await self._reception.caller(_lower(request.headers))
+        told = _lower(request.headers)
+        if PARAMETER in request.query:
+            told.setdefault("x-goog-api-key", request.query[PARAMETER])
+        caller = await self._reception.caller(told)
         caller.scope.check_route(match.path, match.dialect.name)
         query = query_of(match.route, request.query)
+        if self.settings.replaces_credentials:
+            query = {name: value for name, value in query.items() if name != PARAMETER}
         if match.route.lookup:
             lease = await self._admitted(caller, 0)
             try:
@@ -214,7 +232,11 @@ class Gateway:
         if self.draining.is_set():
             raise Refused(503, ErrorKind.SHUTTING_DOWN, _SHUTTING_DOWN)
         incoming = await read_incoming(request, match, query, self.settings.max_request_bytes)
-        prepared = match.dialect.prepare(incoming)
+        incoming = replace(incoming, seals=self._seals(caller))
+        try:
+            prepared = await self._opened(partial(match.dialect.prepare, incoming))
+        except ModerationFault as fault:
+            return self._error(match.dialect, _failure(fault), "failed")
         caller.scope.check_models(models_of(match.parameters, prepared.document) or {prepared.model})
         sent = tokens_in(len(incoming.body) or sum(len(value) for _, value in incoming.fields))
         asked = query if prepared.query is None else prepared.query
@@ -252,6 +274,14 @@ class Gateway:
         lease = await self._reception.admit(caller, sent)
         self.metrics.admitted.labels(caller.role).inc()
         return lease
+
+    def _seals(self, caller: Caller) -> Seals | None:
+        """Those of the exchange that begins now."""
+        return None if self._keys is None else seals_for(self._keys, caller.id, self.settings)
+
+    async def _opened(self, read: Callable[[], _Read]) -> _Read:
+        """What ``read`` returns, which may open seals."""
+        return read() if self._store is None else await handed_over(read, self._answerers)
 
     def _url(self, path: str, query: Mapping[str, str]) -> URL:
         return URL(self.settings.upstream + path + ("?" + urlencode(query) if query else ""), encoded=True)
@@ -437,12 +467,13 @@ class Gateway:
         dialect, client = match.dialect, await self.client()
         posted = request.method == hdrs.METH_POST
         received = await read_json(request, self.settings.max_request_bytes) if posted else None
-        document = read_body(received or b"{}")
-        if named := models_of(match.parameters, document):
-            caller.scope.check_models(named)
-        headers = self._passed(request)
         exchange = self._new_exchange(caller, RequestFacts())
+        headers = self._passed(request)
         try:
+            asked = Incoming(match.route, match.parameters, query, received or b"{}", seals=self._seals(caller))
+            document = await self._opened(partial(dialect.question, asked))
+            if named := models_of(match.parameters, document):
+                caller.scope.check_models(named)
             await self._moderate(Unmoderated(document, [], headers, match.parameters, query), match, exchange)
         except ModerationFault as fault:
             return self._error(dialect, _failure(fault), "failed")

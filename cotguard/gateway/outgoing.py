@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from cotguard.callers.credentials import CREDENTIALS
+from cotguard.callers.credentials import CREDENTIALS, PARAMETER
 from cotguard.dialects.contract import Dialect, ErrorKind, Refused
 from cotguard.dialects.definitions import Tool
 from cotguard.moderation.exchange import Exchange, RequestBlocked
@@ -66,7 +66,8 @@ def moderate(request: Unmoderated, dialect: Dialect, exchange: Exchange) -> None
             for name, value in list(request.headers.items()):
                 if name.lower() not in CREDENTIALS and not _is_plain(value, exchange):
                     del request.headers[name]
-            if not all(_is_plain(each, exchange) for each in (*request.parameters.values(), *request.query.values())):
+            asked = [value for name, value in request.query.items() if name != PARAMETER]
+            if not all(_is_plain(each, exchange) for each in (*request.parameters.values(), *asked)):
                 raise Refused(400, ErrorKind.BAD_REQUEST, _IN_URL)
     except RequestBlocked:
         raise Refused(400, ErrorKind.BLOCKED, _BLOCKED) from None

@@ -28,13 +28,16 @@ from cotguard.gateway.admin import GatewayState, create_admin_app
 from cotguard.gateway.app import Gateway, create_app
 from cotguard.gateway.moderations import Moderation, load_roles, with_detectors
 from cotguard.gateway.reports import Reporter
+from cotguard.gateway.sealing import key_ring
 from cotguard.gateway.settings import Settings, SettingsError
 from cotguard.gateway.workers import METRICS, READINESS, STOP_SIGNALS, serve_workers
 from cotguard.policy import load
+from cotguard.sealing.keyring import KeyRing
 from cotguard.telemetry.totals import Snapshot, snapshot
 
 __all__ = ["open_many_files", "serve"]
 
+_LOG = logging.getLogger("cotguard.gateway")
 _BACKLOG = 4096
 _FAREWELL_SECONDS = 2
 """Time beyond the drain timeout for writing the error that ends a stream."""
@@ -45,14 +48,15 @@ class _Loaded(NamedTuple):
 
     own: Moderation
     roles: Mapping[str, Moderation]
+    keys: KeyRing | None
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         own = with_detectors(load(settings.policy), settings)
-        return cls(own, load_roles(settings, own.detectors))
+        return cls(own, load_roles(settings, own.detectors), key_ring(settings))
 
     def gateway(self, settings: Settings) -> Gateway:
-        return Gateway(settings, self.own.policy, self.own.detectors, roles=self.roles)
+        return Gateway(settings, self.own.policy, self.own.detectors, roles=self.roles, keys=self.keys)
 
 
 def serve(settings: Settings, workers: int) -> int:
@@ -66,6 +70,8 @@ def serve(settings: Settings, workers: int) -> int:
     open_many_files()
     if not settings.hash_key:  # one for all workers
         settings = settings.model_copy(update={"hash_key": secrets.token_hex(32)})
+    if settings.seal and not settings.seal_keys:
+        _LOG.warning("no seal_keys: signed reasoning is sealed with a random key, and lost to clients at a restart")
     loaded = _Loaded.of(settings)
     gc.collect()
     _give_memory_back()

@@ -20,6 +20,7 @@ from cotguard.callers.document import CallersDocument, load_callers
 from cotguard.classifier.bundle import DEFAULT, NONE
 from cotguard.classifier.remote.address import Served, Tls, addresses
 from cotguard.guard.format import load_format
+from cotguard.sealing.keyring import KeyRing
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
 
@@ -73,6 +74,13 @@ class Settings(BaseModel):
         str, Field(repr=False, description="redis:// where callers' limits are counted; in each process when empty")
     ] = ""
     pins_file: Annotated[str, Field(description="SQLite file of tool definitions seen first; memory when empty")] = ""
+    seal: Annotated[bool, Field(description="signed reasoning goes to clients sealed; off strips it")] = True
+    seal_keys: Annotated[str, Field(repr=False, description="NAME:KEY, commas; first seals; random when empty")] = ""
+    seal_max_age: Annotated[float, Field(gt=0, description="how long a seal holds")] = 86400
+    seal_store: Annotated[
+        str, Field(repr=False, description="redis[s]:// where originals are kept, instead of with clients")
+    ] = ""
+    seal_deadline: Annotated[float, Field(gt=0, description="longest wait for that store's answer")] = 2
     hash_key: Annotated[str, Field(repr=False, description="key of the action hash; random when empty")] = ""
 
     @property
@@ -84,6 +92,22 @@ class Settings(BaseModel):
     @classmethod
     def _guard_format(cls, value: str) -> str:
         load_format(value)
+        return value
+
+    @field_validator("seal_keys")
+    @classmethod
+    def _seal_keys(cls, value: str) -> str:
+        if value:
+            KeyRing.parse(value)
+        return value
+
+    @field_validator("seal_store")
+    @classmethod
+    def _seal_store(cls, value: str) -> str:
+        if value and urlsplit(value).scheme not in ("redis", "rediss"):
+            raise ValueError("write it as redis://HOST:PORT/DATABASE or rediss://")
+        if value and find_spec("redis") is None:
+            raise ValueError("install redis for it: pip install 'cotguard[redis]'")
         return value
 
     @field_validator("upstream", "guard_url")

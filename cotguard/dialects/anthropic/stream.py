@@ -7,7 +7,8 @@
 2. Calls of tools and summaries are held until their block ends, since half of one is of no use; so are citations, which
    follow their block's text. Blocks without deltas, results of a server's tools, are moderated whole.
 3. Blocks are numbered anew, since clients count them: a dropped one leaves no gap.
-4. A later ``message_start``, which some servers send, begins no second message: blocks under way end, an unfinished
+4. A signature is sealed with its block's text when that has been written; until then both texts are kept.
+5. A later ``message_start``, which some servers send, begins no second message: blocks under way end, an unfinished
    call is dropped, and what follows goes on in the first message. Nothing is read behind ``message_stop``.
 
 Events are known by the ``type`` in their documents; an event with another name is dropped, one without a name is not.
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cotguard.dialects.anthropic.format import Format, error_object
+from cotguard.dialects.anthropic.sealed import REDACTED, THINKING, sealed_data, signature_of
 from cotguard.dialects.channels import STRUCTURED, view_of
 from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Prepared, UpstreamFault
 from cotguard.dialects.stream import EventStream, Fed, Outgoing
@@ -46,7 +48,7 @@ _MISPLACED = "The upstream's events are not in the order of a message."
 class _Block:
     """A block under way. ``at`` is its number for the client; -1 until it has one, and if it gets none."""
 
-    __slots__ = ("at", "citations", "delta", "document", "kind", "pieces")
+    __slots__ = ("at", "citations", "delta", "document", "kind", "pieces", "signature")
 
     def __init__(self, kind: str, delta: str, document: Document, at: int = -1) -> None:
         self.kind = kind
@@ -55,6 +57,7 @@ class _Block:
         self.at = at
         self.pieces: list[str] = []
         self.citations: list[dict[str, Any]] = []
+        self.signature = ""
 
 
 class MessagesStream(EventStream):
@@ -173,6 +176,9 @@ class MessagesStream(EventStream):
         self._begin(index, block)
 
     def _begin(self, index: int, sent: Any) -> None:
+        if isinstance(sent, dict) and sent.get("type") == REDACTED:
+            seals = self.prepared.seals
+            sent = (sealed_data(sent, seals, self.prepared.model) if seals is not None else None) or {}
         copied = self._form.message.copy({"content": self._form.declared([sent], self.prepared.tools)})
         kept = copied.root["content"]
         kind: str = kept[0]["type"] if kept else ""
@@ -202,6 +208,9 @@ class MessagesStream(EventStream):
         # Where the server splits the thinking off, a model's usual opening inside a thought does not apply.
         view = view_of(_CHANNELS[kind], "" if self._thought else self.prepared.model)
         self.open(at, view, _delta(at, {"type": block.delta, kind: HOLE}))
+        if kind == THINKING and self.prepared.seals is not None:
+            self.keep(at)
+            block.signature = signature_of(sent)
         for text in copied.texts:
             if text.path[-1] == kind:
                 self.feed(at, text.text)
@@ -217,6 +226,8 @@ class MessagesStream(EventStream):
         kind = sent.get("type") if isinstance(sent, dict) else None
         if kind == "citations_delta" and block.kind == "text" and isinstance(sent, dict):
             self._cite(block, sent.get("citation"))
+        if kind == "signature_delta" and block.kind == THINKING and isinstance(sent, dict):
+            block.signature = signature_of(sent)
         if kind != block.delta:
             return None
         for text in self._form.delta.copy(document).texts:
@@ -258,6 +269,8 @@ class MessagesStream(EventStream):
         self._pending -= sum(map(len, block.pieces))
         if block.kind in _CHANNELS:
             self.close(block.at)
+            if block.kind == THINKING:
+                self._sign(block)
             for citation in block.citations:
                 self.mark(_delta(block.at, {"type": "citations_delta", "citation": citation}))
             self.mark(self._ended(block.at))
@@ -265,6 +278,23 @@ class MessagesStream(EventStream):
             self._write_held(block, {"type": _SUMMARY, "content": None}, Text("other", (), (), "".join(block.pieces)))
         elif block.kind in _CALLS:
             self._write_call(block)
+
+    def _sign(self, block: _Block) -> None:
+        """Write the seal of a block that ended, if it was signed, behind its text."""
+        seals, model, at = self.prepared.seals, self.prepared.model, block.at
+        if seals is None:
+            return
+        original = {"thinking": self.raw(at), "signature": block.signature}
+
+        def signed() -> Outgoing | None:
+            said = self.said(at)
+            self.forget(at)
+            if not original["signature"]:
+                return None
+            token = seals.seal(THINKING, original, model, said)
+            return _delta(at, {"type": "signature_delta", "signature": token})
+
+        self.mark(signed)
 
     def _write_call(self, block: _Block) -> None:
         call = block.document.root["content"][0]

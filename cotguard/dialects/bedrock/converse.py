@@ -5,7 +5,9 @@
 2. Blocks of tools that the request did not declare are dropped, with all of their deltas.
 3. A block may be as short as a token: there are models whose every delta is a block of its own. So that no value spans
    three, blocks of text (or of reasoning) that follow one another are one as long as it is short.
-4. A policy block closes what is open and stops the message with ``content_filtered``. A tool block whose input was cut
+4. Signed reasoning is sealed: its signature stands behind its text, and its block is not one with the next. Redacted
+   content is a block of its own, with a token in it.
+5. A policy block closes what is open and stops the message with ``content_filtered``. A tool block whose input was cut
    is left open: the client shall not take half of an input for the whole.
 
 Nova models stream the same events by InvokeModel, each of them the one member of a document.
@@ -17,9 +19,11 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from cotguard.dialects.bedrock.sealed import reasoning_signature, redacted_content, seal_redacted, seal_signature
 from cotguard.dialects.bedrock.stream import BedrockStream, Exceptions
 from cotguard.dialects.channels import view_of
 from cotguard.dialects.contract import ErrorKind, Prepared, UpstreamFault
+from cotguard.dialects.sealed import joined_blobs
 from cotguard.dialects.stream import Fed, Outgoing
 from cotguard.dialects.table import HOLE, Document, Shape, Table, Text
 from cotguard.dialects.whole import UNREADABLE, moderate
@@ -27,6 +31,7 @@ from cotguard.framing.bedrock import Chunks, Padded
 from cotguard.framing.contract import Framing
 from cotguard.moderation.exchange import Exchange
 from cotguard.moderation.view import View
+from cotguard.sealing.seals import Seals
 
 __all__ = ["ConverseShapes", "ConverseStream", "NovaStream", "converse_body"]
 
@@ -84,15 +89,34 @@ def converse_body(
     content = message.get("content") if isinstance(message, dict) else None
     if not isinstance(message, dict) or not isinstance(content, list):
         raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, UNREADABLE)
-    blocks = [cleaned for each in content if (cleaned := _cleaned(each, prepared.tools))]
-    message["content"] = _merged(blocks)
+    signed = prepared.seals is not None
+    blocks = [cleaned for each in content if (cleaned := _cleaned(each, prepared.tools, signed=signed))]
+    message["content"] = merged = _merged(blocks)
     _end_as_answered(value, any("toolUse" in each for each in blocks))
     split = any("reasoningContent" in each for each in blocks)
     lane = exchange.lane(0)
     written = moderate(value, shapes.whole, lane, lambda text: _content_view(text.channel, prepared, split=split))
     if lane.cut:
         written["stopReason"] = _CUT
+    if prepared.seals is not None:
+        message = written["output"]["message"]
+        if lane.cut:
+            message["content"] = [block for block in message["content"] if block.get("reasoningContent") != {}]
+        else:
+            _seal(merged, message["content"], prepared.seals, prepared.model)
     return written
+
+
+def _seal(blocks: list[dict[str, Any]], written: list[dict[str, Any]], seals: Seals, model: str) -> None:
+    """Put tokens into what is ``written`` of the ``blocks``."""
+    for block, original in zip(written, blocks, strict=True):
+        reasoning = _object(original.get("reasoningContent"))
+        if signature := reasoning_signature(reasoning):
+            thought = block["reasoningContent"]["reasoningText"]
+            text = reasoning["reasoningText"]["text"]
+            thought["signature"] = seal_signature(text, signature, seals, model, thought["text"])
+        elif content := redacted_content(reasoning):
+            block["reasoningContent"] = seal_redacted(content, seals, model)
 
 
 def _end_as_answered(holder: dict[str, Any], called: bool) -> None:
@@ -101,8 +125,10 @@ def _end_as_answered(holder: dict[str, Any], called: bool) -> None:
         holder["stopReason"] = "end_turn"
 
 
-def _cleaned(block: object, tools: frozenset[str]) -> dict[str, Any] | None:
+def _cleaned(block: object, tools: frozenset[str], *, signed: bool) -> dict[str, Any] | None:
     """A block with the member that a client would read of it; None for one that is dropped.
+
+    ``signed``: signatures and redacted content are kept, to be sealed.
 
     A union without a member is an error to clients, so none may become empty by what is dropped.
     """
@@ -114,7 +140,11 @@ def _cleaned(block: object, tools: frozenset[str]) -> dict[str, Any] | None:
         _object(block.get(name)) for name in ("reasoningContent", "toolUse", "toolResult", "citationsContent")
     )
     if "text" in (thought := _object(reasoning.get("reasoningText"))):
-        return {"reasoningContent": {"reasoningText": {"text": thought["text"]}}}
+        signature = reasoning_signature(reasoning) if signed else ""
+        kept = {"signature": signature} if signature and isinstance(thought["text"], str) else {}
+        return {"reasoningContent": {"reasoningText": {"text": thought["text"], **kept}}}
+    if signed and (content := redacted_content(reasoning)):
+        return {"reasoningContent": {"redactedContent": content}}
     if use.get("name") in tools:
         return {"toolUse": use}
     if result:
@@ -182,8 +212,10 @@ def _merged(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _prose(block: dict[str, Any]) -> tuple[str, str] | None:
+    """The kind and text of a block that may be one with the next: what is signed stays by itself."""
     kind = "text" if "text" in block else "reasoningContent"
-    text = block.get("text") if kind == "text" else _object(_object(block.get(kind)).get("reasoningText")).get("text")
+    thought = _object(_object(block.get("reasoningContent")).get("reasoningText"))
+    text = block.get("text") if kind == "text" else None if "signature" in thought else thought.get("text")
     return (kind, text) if isinstance(text, str) else None
 
 
@@ -214,6 +246,9 @@ class ConverseStream(BedrockStream):
         self._last: _Block | None = None  # of prose, ended by the upstream and not by us
         self._received: list[int] = []  # characters, by the numbers of blocks
         self._tools: set[int] = set()
+        self._signatures: dict[int, str] = {}  # by the numbers of blocks
+        self._joined: set[int] = set()  # numbers of several of the upstream's blocks: a signature is of the last only
+        self._redacted: dict[int, list[str]] = {}  # content in pieces, by the upstream's numbers
         self._reasoned = False
         self._started = False
         self._stopped = False
@@ -257,6 +292,8 @@ class ConverseStream(BedrockStream):
         if isinstance(delta, dict) and delta.get("citation") is not None:
             self._take_citation(index, document)
             return None
+        if self.prepared.seals is not None and isinstance(delta, dict):
+            self._take_signed(index, _object(delta.get("reasoningContent")))
         texts = self._shapes.delta.copy(document).texts
         for text in texts:
             if text.path[-1] == "json":
@@ -268,6 +305,17 @@ class ConverseStream(BedrockStream):
                 if len(texts) == 1:
                     return Fed(0, block.number, text.text, text.origin)
         return None
+
+    def _take_signed(self, index: int, reasoning: dict[str, Any]) -> None:
+        """A signature, for the end of its block, or redacted content."""
+        if signature := reasoning_signature(reasoning):
+            block = self._under_way.get(index)
+            if block is None or block.channel != "reasoning":
+                block = self._begin(index, "reasoning")
+            if block.number not in self._joined:
+                self._signatures[block.number] = signature
+        elif content := redacted_content(reasoning):
+            self._redacted.setdefault(index, []).append(content)
 
     def _block(self, index: int, text: Text) -> _Block | None:
         """The block that a text is for: one under way, or a new one if it is prose."""
@@ -287,26 +335,33 @@ class ConverseStream(BedrockStream):
         last = self._last
         if last is not None and last.channel == channel and index not in self._under_way:
             self._last = None
+            self._joined.add(last.number)
             self._under_way[index] = last
             return last
         return self._begin(index, channel)
 
     def _begin(self, index: int, channel: str, start: dict[str, Any] | None = None) -> _Block:
-        number = len(self._received)
-        if number >= _MAX_BLOCKS:
-            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream's response has too many content blocks.")
         before = self._under_way.get(index)
         if before is not None and not {before.channel, channel} <= _PROSE:
             raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream's response has a block within another.")
         self._take_stop(index)
         self._end_last()
-        self._received.append(0)
+        number = self._number()
         block = self._under_way[index] = _Block(number, channel)
         self._reasoned = self._reasoned or channel == "reasoning"
         head = None if start is None else self.event("contentBlockStart", {"contentBlockIndex": number, **start})
         view = _content_view(channel, self.prepared, split=self._reasoned)
         self.open(number, view, self._delta(number, _DELTAS[channel]), head)
+        if channel == "reasoning" and self.prepared.seals is not None:
+            self.keep(number)
         return block
+
+    def _number(self) -> int:
+        number = len(self._received)
+        if number >= _MAX_BLOCKS:
+            raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream's response has too many content blocks.")
+        self._received.append(0)
+        return number
 
     def _delta(self, number: int, delta: dict[str, Any]) -> Outgoing:
         return self.event("contentBlockDelta", {"contentBlockIndex": number, "delta": delta})
@@ -331,10 +386,13 @@ class ConverseStream(BedrockStream):
             self.mark(self._delta(block.number, copied.root["delta"]))
 
     def _take_stop(self, index: int) -> None:
+        if index in self._redacted:
+            self._write_redacted(self._redacted.pop(index))
         block = self._under_way.pop(index, None)
         if block is None:
             return
-        if block.channel in _PROSE and self._received[block.number] < _SHORT:
+        short = self._received[block.number] < _SHORT
+        if block.channel in _PROSE and short and block.number not in self._signatures:
             self._end_last()
             self._last = block
         else:
@@ -345,8 +403,36 @@ class ConverseStream(BedrockStream):
         if last is not None:
             self._end(last)
 
+    def _write_redacted(self, pieces: list[str]) -> None:
+        if self.prepared.seals is None:
+            return
+        self._end_last()
+        number = self._number()
+        sealed = seal_redacted(joined_blobs(pieces), self.prepared.seals, self.prepared.model)
+        self.mark(self._delta(number, {"reasoningContent": sealed}))
+        self.mark(self.event("contentBlockStop", {"contentBlockIndex": number}))
+
+    def _sign(self, number: int) -> None:
+        """Write the seal of a block that ended, if it was signed, behind its text."""
+        seals, model = self.prepared.seals, self.prepared.model
+        text, signature = self.raw(number), self._signatures.pop(number, "")
+        if seals is None:
+            return
+
+        def signed() -> Outgoing | None:
+            said = self.said(number)
+            self.forget(number)
+            if not signature:
+                return None
+            token = seal_signature(text, signature, seals, model, said)
+            return self._delta(number, {"reasoningContent": {"signature": token}})
+
+        self.mark(signed)
+
     def _end(self, block: _Block) -> None:
         self.close(block.number)
+        if block.channel == "reasoning":
+            self._sign(block.number)
         self.mark(lambda: self._ended(block.number))  # no tail: citations stand between the text and the end
 
     def _ended(self, number: int) -> Outgoing:
@@ -354,7 +440,7 @@ class ConverseStream(BedrockStream):
         return self.event("contentBlockStop", {"contentBlockIndex": number})
 
     def _take_end(self, document: dict[str, Any]) -> None:
-        for index in list(self._under_way):
+        for index in [*self._under_way, *self._redacted]:
             self._take_stop(index)
         self._end_last()
         stop = self._shapes.stop.copy(document).root

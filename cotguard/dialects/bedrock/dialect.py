@@ -5,8 +5,8 @@ Requests are signed by the gateway (:mod:`cotguard.gateway.signing`): a client's
 A model's format is told by its identifier: a name, one with the regions it may run in before it, or an ARN that ends in
 one. Of an ARN that does not (an application's inference profile, an imported model) only Converse is served.
 
-Claude models take reasoning back only with its signature, which clients do not get from here; so reasoning without one
-is left out of what they are sent.
+Claude models take reasoning back only with its signature, which is sealed (:mod:`cotguard.dialects.bedrock.sealed`);
+reasoning without one is left out of what they are sent.
 
 Source: botocore ``data/bedrock-runtime``; the user guide on inference request parameters of models.
 """
@@ -20,6 +20,7 @@ from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.anthropic.dialect import Anthropic, moderated, prepare
 from cotguard.dialects.bedrock.claude import ClaudeStream
 from cotguard.dialects.bedrock.converse import ConverseShapes, ConverseStream, NovaStream, converse_body
+from cotguard.dialects.bedrock.sealed import restore
 from cotguard.dialects.bedrock.stream import Exceptions
 from cotguard.dialects.bedrock.text import CompletionStream, TextForm, text_body
 from cotguard.dialects.contract import CUT_NOTICE, ErrorKind, Incoming, Prepared, Refused, Translator
@@ -28,6 +29,7 @@ from cotguard.dialects.tabled import TabledDialect
 from cotguard.dialects.whole import read_object
 from cotguard.framing.json import dumps
 from cotguard.moderation.exchange import Exchange
+from cotguard.sealing.seals import Seals
 
 __all__ = ["Bedrock"]
 
@@ -74,14 +76,13 @@ class Bedrock(TabledDialect):
         model = _REGIONS.sub("", identifier.rpartition("/")[2], count=1)
         action = request.route.action
         if action in _CONVERSE:
-            return self._converse(body, model, action, action == "converse-stream")
+            return self._converse(body, model, action, action == "converse-stream", request.seals)
         family = next((family for name, family in self._families.items() if model.startswith(name)), "refused")
         stream = action == "invoke-stream"
         if family == "anthropic":
-            asked = prepare(request, self._claude)
-            return replace(asked, model=model, stream=stream, action=family)
+            return replace(prepare(request, self._claude, model), stream=stream, action=family)
         if family == "nova":
-            return self._converse(body, model, family, stream)
+            return self._converse(body, model, family, stream, request.seals)
         if family not in self._forms:
             raise Refused(400, ErrorKind.UNSUPPORTED, _UNKNOWN)
         body = without(body, self._mirrors, frozenset())
@@ -95,7 +96,7 @@ class Bedrock(TabledDialect):
             action=family,
         )
 
-    def _converse(self, body: dict[str, Any], model: str, action: str, stream: bool) -> Prepared:
+    def _converse(self, body: dict[str, Any], model: str, action: str, stream: bool, seals: Seals | None) -> Prepared:
         guardrail = _mapping(body, "guardrailConfig")
         if guardrail.get("trace") not in (None, "disabled"):
             raise Refused(400, ErrorKind.UNSUPPORTED, _NO_TRACE)
@@ -103,6 +104,8 @@ class Bedrock(TabledDialect):
         additional = _mapping(body, "additionalModelRequestFields")
         if additional:
             body["additionalModelRequestFields"] = without(additional, self._mirrors, frozenset())
+        if seals is not None and messages:
+            body["messages"] = messages = restore(messages, seals, model)
         if model.startswith("anthropic.") and messages:
             body["messages"] = messages = [_without_unsigned(each) for each in messages]
         system = [text for each in messages if each.get("role") == "system" for text in _texts(each)]
@@ -115,6 +118,7 @@ class Bedrock(TabledDialect):
             facts=RequestFacts(tuple(system), "\n".join(_texts(asked[-1])) if asked else ""),
             tools=frozenset(_declared(body, additional)),
             action=action,
+            seals=seals,
         )
 
     # Responses.

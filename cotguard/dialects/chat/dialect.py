@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from cotguard.dialects.chat.choice import Choice
 from cotguard.dialects.chat.format import Format, as_object, envelope, error_object
 from cotguard.dialects.chat.request import prepare
+from cotguard.dialects.chat.sealed import Signed
 from cotguard.dialects.chat.stream import ChatStream
 from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Incoming, Prepared, UpstreamFault
 from cotguard.dialects.table import fill
 from cotguard.dialects.tabled import TabledDialect
 from cotguard.dialects.whole import UNREADABLE, read_object
 from cotguard.framing.json import dumps
-from cotguard.moderation.exchange import Exchange
+from cotguard.moderation.exchange import Emission, Exchange
 
 __all__ = ["ChatCompletions"]
 
@@ -39,11 +40,31 @@ class _Run:
 def _collect(choice: Choice, runs: list[_Run]) -> None:
     """Add what the choice's lane has released to the run it continues, or as new runs."""
     for emission in choice.lane.take():
-        run = _continued(runs, emission.key, choice.fragment(emission))
-        if run is None:
-            run = _Run(emission.key, choice.fragment(emission), [])
-            runs.append(run)
-        run.texts.append(emission.text)
+        if emission.text or emission.head is not None:
+            _add(choice, emission, runs)
+        if isinstance(emission.tail, Signed):
+            _sign(choice, emission.tail, runs)
+
+
+def _add(choice: Choice, emission: Emission, runs: list[_Run]) -> None:
+    run = _continued(runs, emission.key, choice.fragment(emission))
+    if run is None:
+        run = _Run(emission.key, choice.fragment(emission), [])
+        runs.append(run)
+    run.texts.append(emission.text)
+    choice.delivered(emission.key, emission.text)
+
+
+def _sign(choice: Choice, signed: Signed, runs: list[_Run]) -> None:
+    """Put a token into the item that its text ends in, or where there is none, into one of its own."""
+    token = choice.token(signed)
+    name = signed.carrier
+    for run in reversed(runs):
+        items = run.fragment.get(name)
+        if run.key == signed.key and isinstance(items, list):
+            run.fragment = {**run.fragment, name: [*items[:-1], {**items[-1], **token}]}
+            return
+    runs.append(_Run(signed.key, signed.delta(token), []))
 
 
 def _continued(runs: list[_Run], key: Hashable, fragment: dict[str, object]) -> _Run | None:
@@ -70,7 +91,7 @@ class ChatCompletions(TabledDialect):
         self._form = Format(self.table)
 
     def prepare(self, request: Incoming) -> Prepared:
-        return prepare(request.body, self._form)
+        return prepare(request, self._form)
 
     def stream(self, prepared: Prepared, exchange: Exchange, content_type: str) -> ChatStream | None:
         return ChatStream(self._form, prepared, exchange) if content_type == "text/event-stream" else None
@@ -96,10 +117,14 @@ class ChatCompletions(TabledDialect):
         message, pieces = choice.read(as_object(item.get("message")))
         runs: list[_Run] = []
         for piece in pieces:
+            if isinstance(piece, Signed):
+                choice.take_signed(piece)
+                continue
             if choice.fragments.get(piece.key) != piece.fragment:
                 _collect(choice, runs)
                 choice.fragments[piece.key] = piece.fragment
-            choice.lane.feed(piece.key, piece.text)
+            choice.take_text(piece.key, piece.text)
+        choice.end_calls()
         choice.lane.finish()
         _collect(choice, runs)
         for run in runs:

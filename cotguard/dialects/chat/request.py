@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.chat.format import Format
-from cotguard.dialects.contract import ErrorKind, Prepared, Refused
+from cotguard.dialects.chat.sealed import restore
+from cotguard.dialects.contract import ErrorKind, Incoming, Prepared, Refused
 from cotguard.dialects.request import (
     flag,
     integer,
@@ -34,22 +35,26 @@ MAX_CHOICES = 16
 _SYSTEM_ROLES = frozenset({"system", "developer"})
 
 
-def prepare(data: bytes, form: Format) -> Prepared:
+def prepare(request: Incoming, form: Format) -> Prepared:
     """See the module. Raises :class:`Refused`."""
-    body = without(read_body(data), form.stripped, form.refused)
+    body = without(read_body(request.body), form.stripped, form.refused)
+    model = string(body, "model")
+    if request.seals is not None and "messages" in body:
+        body["messages"] = restore(objects(body, "messages"), request.seals, model)
     if body.get("modalities") not in (None, [], ["text"]):
         raise Refused(400, ErrorKind.UNSUPPORTED, "Only the modality 'text' is supported here.")
     stream = flag(body, "stream")
     options = stream_options(body, stream=stream)
     return Prepared(
         document=body,
-        model=string(body, "model"),
+        model=model,
         stream=stream,
         facts=RequestFacts(tuple(_system_prompts(body)), _last_user_message(body)),
         tools=frozenset(_tool_names(body)),
         stops=stops(body),
         usage_requested=options.get("include_usage") is True,
         choices=integer(body, "n", 1, MAX_CHOICES, default=1),
+        seals=request.seals,
     )
 
 

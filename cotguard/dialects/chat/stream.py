@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from cotguard.dialects.chat.choice import Choice, Piece
 from cotguard.dialects.chat.format import Format, as_object, envelope, error_object
+from cotguard.dialects.chat.sealed import Signed
 from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Prepared, UpstreamFault
 from cotguard.dialects.memo import Memo, remembered
 from cotguard.dialects.table import HOLE
@@ -205,6 +206,10 @@ class ChatStream:
             self._settle()
             self._write(choice.index, {"delta": fresh, "finish_reason": None})
         for piece in pieces:
+            if isinstance(piece, Signed):
+                self._feed_run()
+                choice.take_signed(piece)
+                continue
             if choice.fragments.get(piece.key) != piece.fragment:
                 self._settle()
                 choice.fragments[piece.key] = piece.fragment
@@ -215,7 +220,8 @@ class ChatStream:
         if reason is not None:
             self._finish(choice, choice.finish(reason, item))
             return None
-        return (choice, pieces[0]) if len(pieces) == 1 else None
+        only = pieces[0] if len(pieces) == 1 else None
+        return (choice, only) if isinstance(only, Piece) else None
 
     def _choice(self, index: object) -> Choice:
         if type(index) is not int or not 0 <= index < self._prepared.choices:
@@ -243,7 +249,7 @@ class ChatStream:
             self._run_texts.clear()
             self._unwritten[choice.index] = choice
             if not choice.over:
-                choice.lane.feed(key, text)
+                choice.take_text(key, text)
 
     def _settle(self) -> None:
         """Feed the run and write everything that is released."""
@@ -255,8 +261,14 @@ class ChatStream:
 
     def _drain(self, choice: Choice) -> None:
         for emission in choice.lane.take():
-            template = self._template(choice, emission.key, choice.fragment(emission), first=emission.head is not None)
-            self._out.append(dumps(emission.text).join(template))
+            if emission.text or emission.head is not None:
+                first = emission.head is not None
+                template = self._template(choice, emission.key, choice.fragment(emission), first=first)
+                self._out.append(dumps(emission.text).join(template))
+                choice.delivered(emission.key, emission.text)
+            if isinstance(emission.tail, Signed):
+                signed = emission.tail
+                self._write(choice.index, {"delta": signed.delta(choice.token(signed)), "finish_reason": None})
         if choice.lane.cut and not choice.over:
             self._cut = True
             self._close(choice, {"finish_reason": "content_filter"})
@@ -271,6 +283,7 @@ class ChatStream:
 
     def _finish(self, choice: Choice, reason: dict[str, object]) -> None:
         self._feed_run()
+        choice.end_calls()
         choice.lane.finish()
         self._settle()
         if not choice.over:
@@ -291,6 +304,7 @@ class ChatStream:
         self._feed_run()
         for choice in self._choices.values():
             if not choice.over:
+                choice.end_calls()
                 choice.lane.finish()
                 self._unwritten[choice.index] = choice
         self._settle()

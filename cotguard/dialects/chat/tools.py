@@ -11,6 +11,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cotguard.dialects.chat.sealed import Signed, signature_of, signed_call
 from cotguard.dialects.contract import ErrorKind, UpstreamFault
 from cotguard.dialects.table import HOLE, Shape, Step
 from cotguard.moderation.exchange import Lane
@@ -44,6 +45,8 @@ class _Call:
     key: Hashable = None
     dropped: bool = False
     fragment: dict[str, object] = field(default_factory=dict)
+    signature: str = field(default="", repr=False)
+    signed: Any = None  # beside what its signature stands
 
     @property
     def pending(self) -> bool:
@@ -71,6 +74,11 @@ class ToolCalls:
         fed = self._read({"function": item}, _LEGACY)
         return None if fed is None else Fed(fed.key, fed.text, fed.fragment, fed.path[1:])
 
+    def signed(self) -> list[Signed]:
+        """The signatures of calls that were announced."""
+        announced = [call for call in self._calls.values() if call.signature and call.signed is not None]
+        return [signed_call(call.signature, call.key, call.name, call.signed) for call in announced]
+
     def _read(self, item: Mapping[str, object], index: int) -> Fed | None:
         reading = self._shape.read(item)
         identity = reading.structure.get("id")
@@ -84,6 +92,7 @@ class ToolCalls:
                 raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream's response has too many tool calls.")
             call = self._calls[index] = _Call(form, index=reading.structure.get("index"))
         call.id = call.id or identity
+        call.signature = call.signature or signature_of(item)
         place = next((place for place in reading.places if place.path == (call.form, _TEXT_FIELDS[call.form])), None)
         self._name(call, name, legacy=index == _LEGACY)
         if call.key is None:
@@ -109,6 +118,7 @@ class ToolCalls:
             head: dict[str, object] = {"function_call": {"name": call.name, text_field: HOLE}}
         else:
             call.key = ("tool", self.opened)
+            call.signed = {"index": self.opened} if self._streamed else {}
             index = {"index": self.opened} if self._streamed or call.index is not None else {}
             identity = {"id": call.id} if call.id is not None else {}
             call.fragment = {"tool_calls": [{**index, call.form: {text_field: HOLE}}]}

@@ -11,8 +11,8 @@
 4. Code that the model had run, and its output, come and are written as a whole.
 5. A policy block ends its candidate with the finish reason ``SPII``.
 
-Thought signatures are dropped, with everything else that has no row in the table: models of the Gemini 3 family refuse
-the turn after a function call whose signature is missing.
+6. Thought signatures are sealed (:mod:`cotguard.dialects.gemini.sealed`): models of the Gemini 3 family refuse the turn
+   after a function call whose signature is missing. In a stream a text's signature stands in an empty part behind it.
 
 Sources: the API reference of ``models.generateContent``; google-genai ``types.py``; recordings of both forms.
 """
@@ -24,6 +24,7 @@ from cotguard.dialects.channels import view_of
 from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Incoming, Prepared, UpstreamFault
 from cotguard.dialects.gemini.call import PartialCall
 from cotguard.dialects.gemini.request import Rules
+from cotguard.dialects.gemini.sealed import SIGNATURE, restore, seal_part, seal_text, signature_of
 from cotguard.dialects.stream import EventStream, Fed, Outgoing
 from cotguard.dialects.table import HOLE, Document, Step, Text
 from cotguard.dialects.tabled import TabledDialect
@@ -34,6 +35,7 @@ from cotguard.framing.json_array import JSONArray
 from cotguard.framing.sse import ServerSentEvents
 from cotguard.moderation.exchange import Exchange
 from cotguard.moderation.view import View
+from cotguard.sealing.seals import Seals
 
 __all__ = ["Gemini"]
 
@@ -76,15 +78,25 @@ class Gemini(TabledDialect):
 
     def prepare(self, request: Incoming) -> Prepared:
         asked = self._rules.read(request)
+        model = request.parameters.get("model", "")
+        if request.seals is not None and "contents" in asked.body:
+            asked.body["contents"] = restore(asked.body["contents"], request.seals, model)
         return Prepared(
             document=asked.body,
-            model=request.parameters.get("model", ""),
+            model=model,
             stream=request.route.action == "stream",
             facts=asked.facts,
             tools=asked.tools,
             choices=asked.choices,
             action=request.route.action,
+            seals=request.seals,
         )
+
+    def question(self, request: Incoming) -> dict[str, Any]:
+        body = super().question(request)
+        if request.seals is not None and "contents" in body:
+            body["contents"] = restore(body["contents"], request.seals, request.parameters.get("model", ""))
+        return body
 
     def stream(self, prepared: Prepared, exchange: Exchange, content_type: str) -> "_Stream | None":
         framings: Mapping[str, type[ServerSentEvents | JSONArray]] = {
@@ -112,14 +124,18 @@ class Gemini(TabledDialect):
 
     def _whole(self, item: dict[str, Any], prepared: Prepared, exchange: Exchange, index: int) -> dict[str, Any]:
         parts = _parts(item)
+        originals: list[list[dict[str, Any]]] = []
         if parts:
-            parts = _joined([part for part in parts if _is_declared(part, prepared.tools)])
+            parts, originals = _joined([part for part in parts if _is_declared(part, prepared.tools)])
             item = {**item, "content": {**item["content"], "parts": parts}}
         lane = exchange.lane(index)
         written = moderate(item, self.candidate, lane, lambda text: _view(text, parts))
         reason = _reason(item, written)
         if lane.cut or reason is not None:
             written["finishReason"] = _CUT if lane.cut else reason
+        if prepared.seals is not None and parts and not lane.cut:
+            for part, sent in zip(written["content"]["parts"], originals, strict=True):
+                _seal(part, sent, prepared.seals, prepared.model)
         if parts:
             dropped = {"thought", "functionCall"} if lane.cut else {"thought"}  # behind a block no function is called
             written["content"]["parts"] = [part for part in written["content"]["parts"] if part.keys() - dropped]
@@ -196,15 +212,20 @@ def _is_declared(part: Mapping[str, Any], tools: frozenset[str]) -> bool:
     return isinstance(name, str) and name in tools
 
 
-def _joined(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Parts with adjacent texts of one kind as one: a value may stand on both sides of where they meet."""
+def _joined(parts: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[list[dict[str, Any]]]]:
+    """Parts with adjacent texts of one kind as one: a value may stand on both sides of where they meet.
+
+    Beside them the parts that each was made of.
+    """
     joined: list[dict[str, Any]] = []
+    originals: list[list[dict[str, Any]]] = []
     pieces: list[str] = []
     for part in parts:
         text, thought = part.get("text"), part.get("thought") is True
         if isinstance(text, str) and not any(name in part for name in _PARTS):
             if pieces and joined[-1]["thought"] is thought:
                 pieces.append(text)
+                originals[-1].append(part)
                 continue
             _end_text(joined, pieces)
             joined.append({"thought": thought, "text": ""})
@@ -213,14 +234,26 @@ def _joined(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
             _end_text(joined, pieces)
             pieces = []
             joined.append(part)
+        originals.append([part])
     _end_text(joined, pieces)
-    return joined
+    return joined, originals
 
 
 def _end_text(joined: list[dict[str, Any]], pieces: list[str]) -> None:
     if pieces:
         last = joined[-1]
         joined[-1] = {"text": "".join(pieces), **({"thought": True} if last["thought"] else {})}
+
+
+def _seal(written: dict[str, Any], originals: list[dict[str, Any]], seals: Seals, model: str) -> None:
+    """Give a part of a whole response the token for the last signature of the parts it was made of."""
+    signatures = [signature for part in originals if (signature := signature_of(part))]
+    if not signatures:
+        return
+    if any(name in written for name in _PARTS):
+        written[SIGNATURE] = seal_part(originals[0], written, seals, model)
+    elif "text" in written:
+        written[SIGNATURE] = seal_text(signatures[-1], originals, written["text"], seals, model)
 
 
 def _view(text: Text, parts: list[dict[str, Any]]) -> View:
@@ -253,6 +286,7 @@ class _Stream(EventStream):
         self._dialect = dialect
         self._first: dict[str, Any] = {}  # what is said of the response as a whole
         self._calls: dict[int, PartialCall] = {}  # by candidate
+        self._signatures: dict[int, str] = {}  # of those calls
         self._texts: dict[tuple[int, str], int] = {}  # the channel of a candidate's text of a kind
         self._opened = 0
         self._seen: set[int] = set()
@@ -285,27 +319,44 @@ class _Stream(EventStream):
         copied = self._dialect.candidate.copy(item)
         parts = _split(copied)
         for part, original in zip(parts, originals, strict=True):
-            self._take_part(index, part, original.get("functionCall"))
+            self._take_part(index, part, original)
         reason = _reason(item, copied.root)
         if reason is not None:
             self._calls.pop(index, None)  # a call that did not end is none
             if self.finish(index):
                 self._write_end(index, reason, copied.root, usage)
-        elif len(parts) == 1 and len(parts[0].texts) == 1 and parts[0].root.keys() <= _TEXT:
+        elif (
+            len(parts) == 1
+            and len(parts[0].texts) == 1
+            and parts[0].root.keys() <= _TEXT
+            and not signature_of(originals[0])
+        ):
             text = parts[0].texts[0]
             path: tuple[Step, ...] = ("candidates", position, *text.origin)
             return Fed(index, self._texts[index, _kind(parts[0].root)], text.text, path)
         return None
 
-    def _take_part(self, index: int, part: Document, call: object) -> None:
+    def _take_part(self, index: int, part: Document, original: dict[str, Any]) -> None:
         for text in part.texts:
             if text.channel == "content":
                 self._feed_text(index, _kind(part.root), text.text)
-        if isinstance(call, dict):
-            self._take_call(index, part, call)
+        if isinstance(original.get("functionCall"), dict):
+            self._take_call(index, part, original)
         for name in ("executableCode", "codeExecutionResult"):
             if isinstance(part.root.get(name), dict):
-                self._write_part(index, Document({name: part.root[name]}, _within(part, name)))
+                self._write_part(index, Document({name: part.root[name]}, _within(part, name)), original)
+        if "text" in original and not any(name in original for name in _PARTS):
+            self._sign_text(index, original)
+
+    def _sign_text(self, index: int, original: Mapping[str, Any]) -> None:
+        """Write the seal of a text's signature behind the text."""
+        signature, seals = signature_of(original), self.prepared.seals
+        if signature and seals is not None:
+            self._end_texts(index)
+            sealed: dict[str, Any] = {"text": "", SIGNATURE: seal_text(signature, (), "", seals, self.prepared.model)}
+            if _kind(original) == "reasoning":
+                sealed["thought"] = True
+            self.mark(self._event(index, [sealed]), index)
 
     def _feed_text(self, index: int, kind: str, text: str) -> None:
         key = self._texts.get((index, kind))
@@ -316,32 +367,42 @@ class _Stream(EventStream):
             self.open(key, view_of(kind), self._event(index, [part]), lane=index)
         self.feed(key, text)
 
-    def _take_call(self, index: int, part: Document, call: Mapping[str, Any]) -> None:
+    def _take_call(self, index: int, part: Document, original: dict[str, Any]) -> None:
+        call = original["functionCall"]
         document = Document({"functionCall": part.root["functionCall"]}, _within(part, "functionCall"))
         pending = self._calls.get(index)
         if pending is not None or call.get("willContinue") is True or call.get("partialArgs") is not None:
             pending = self._calls.setdefault(index, PartialCall())
             fields = {name: each for name, each in part.root["functionCall"].items() if name != "args"}
             pending.take(fields, call.get("args"), call.get("partialArgs"))
+            if signature := signature_of(original):
+                self._signatures[index] = signature
             if call.get("willContinue") is True:
                 return
             del self._calls[index]
-            document = self._whole_call(pending)
+            original = {"functionCall": pending.put_together()}
+            if signature := self._signatures.pop(index, ""):
+                original[SIGNATURE] = signature
+            document = self._whole_call(original)
         if document.root["functionCall"].get("name") in self.prepared.tools:
-            self._write_part(index, document)
+            self._write_part(index, document, original)
 
-    def _whole_call(self, pending: PartialCall) -> Document:
-        return _split(self._dialect.candidate.copy({"content": {"parts": [{"functionCall": pending.put_together()}]}}))[
-            0
-        ]
+    def _whole_call(self, original: dict[str, Any]) -> Document:
+        return _split(self._dialect.candidate.copy({"content": {"parts": [original]}}))[0]
 
-    def _write_part(self, index: int, part: Document) -> None:
+    def _write_part(self, index: int, part: Document, original: dict[str, Any]) -> None:
+        self._end_texts(index)
+        if self.whole(part, index):
+            if signature_of(original) and self.prepared.seals is not None:
+                part.root[SIGNATURE] = seal_part(original, part.root, self.prepared.seals, self.prepared.model)
+            self.mark(self._event(index, [part.root]), index)
+
+    def _end_texts(self, index: int) -> None:
+        """What text follows is another."""
         for kind in ("reasoning", "content"):
             key = self._texts.pop((index, kind), None)
             if key is not None:
                 self.close(key)
-        if self.whole(part, index):
-            self.mark(self._event(index, [part.root]), index)
 
     def _event(self, index: int, parts: list[dict[str, Any]], **fields: object) -> Outgoing:
         candidate = {"content": {"parts": parts, "role": "model"}, **fields, "index": index}

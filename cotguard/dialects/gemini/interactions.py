@@ -7,7 +7,7 @@
 3. A policy block stops the step it is in, unless that is a function call, and completes the interaction with the status
    ``incomplete``.
 4. Interactions are never stored upstream: what is read there later is not moderated. So none can go on from another;
-   clients send the history instead. Signatures of thoughts and calls are dropped.
+   clients send the history instead. Signatures of thoughts are sealed (:mod:`cotguard.dialects.gemini.sealed_steps`).
 
 Sources: google-genai ``types/interactions`` and ``interactions.py`` (revision 2026-05-20); recordings.
 """
@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.channels import view_of
 from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Incoming, Prepared, Refused, UpstreamFault
+from cotguard.dialects.gemini.sealed_steps import THOUGHT, restore, seal, seal_steps, signature_of
 from cotguard.dialects.request import bad, flag, objects, read_body, string, texts, without
-from cotguard.dialects.stream import EventStream, Fed, Outgoing
+from cotguard.dialects.stream import EventStream, Fed, Outgoing, Written
 from cotguard.dialects.table import HOLE, Shape, Text
 from cotguard.dialects.tabled import TabledDialect
 from cotguard.dialects.whole import moderate, read_object
@@ -35,6 +36,7 @@ MAX_CODE = 1_048_576
 """Characters of code, or of its output, that one step may hold."""
 
 _CUT = "incomplete"
+_SIGNATURE = "thought_signature"
 _NOT_FORMED = "The upstream's response is not of the expected shape."
 
 
@@ -78,15 +80,19 @@ class Interactions(TabledDialect):
         asked = body.get("response_modalities") or []
         if not all(each in self._modalities for each in (asked if isinstance(asked, list) else [asked])):
             raise Refused(400, ErrorKind.UNSUPPORTED, "Only text can be moderated: ask for no other modality.")
+        model = string(body, "model")
+        if request.seals is not None and "input" in body:
+            body["input"] = restore(body["input"], request.seals, model)
         instruction = string(body, "system_instruction")
         names = (tool.get("name") for tool in objects(body, "tools") if tool.get("type") == "function")
         return Prepared(
             document=body,
-            model=string(body, "model"),
+            model=model,
             stream=flag(body, "stream"),
             facts=RequestFacts((instruction,) if instruction else (), _user(body.get("input"))),
             tools=frozenset(name for name in names if isinstance(name, str)),
             action=request.route.action,
+            seals=request.seals,
         )
 
     def stream(self, prepared: Prepared, exchange: Exchange, content_type: str) -> "_Stream | None":
@@ -99,12 +105,16 @@ class Interactions(TabledDialect):
         if value.get("error"):
             raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
         steps = value.get("steps")
+        served: list[Any] = []
         if steps is not None:
             if not isinstance(steps, list):
                 raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _NOT_FORMED)
-            value["steps"] = [_joined(each) for each in steps if _is_served(each, prepared.tools)]
+            served = [each for each in steps if _is_served(each, prepared.tools)]
+            value["steps"] = [_joined(each) for each in served]
         lane = exchange.lane(0)
         written = moderate(value, self._interaction, lane)
+        if served and prepared.seals is not None and not lane.cut:
+            seal_steps(served, written["steps"], prepared.seals, prepared.model)
         if lane.cut or written.get("status") is None:
             written["status"] = _CUT
         return dumps(written)
@@ -187,6 +197,7 @@ class _Stream(EventStream):
         self._kinds: dict[int, str] = {}  # types of the steps that are channels
         self._going: set[int] = set()  # of those, the ones that did not stop
         self._codes: dict[int, _Code] = {}
+        self._signatures: dict[int, str] = {}
 
     def read(self, event: Event) -> dict[str, Any] | None:
         return None if is_done(event.data) else super().read(event)
@@ -252,6 +263,9 @@ class _Stream(EventStream):
             _event("step.delta", own, delta={**spoken.written, "type": spoken.delta}),
             head=_event("step.start", own, step={**fields, "type": kind}),
         )
+        if kind == THOUGHT and self.prepared.seals is not None:
+            self.keep(own)
+            self._signatures[own] = signature_of(step)
         for text in copied.texts:
             if text.channel == spoken.channel and not (text.structured and text.text == "{}"):
                 self.feed(own, text.text)
@@ -277,6 +291,8 @@ class _Stream(EventStream):
                 self._take_code(own, delta)
             return None
         spoken = _SPOKEN[self._kinds[own]]
+        if delta.get("type") == _SIGNATURE and own in self._signatures:
+            self._signatures[own] = signature_of(delta)
         if delta.get("type") != spoken.delta:
             return None
         found = self._dialect.deltas[spoken.delta].copy(delta).texts
@@ -308,7 +324,7 @@ class _Stream(EventStream):
         stop = _event("step.stop", own)
         if own in self._going:
             self._going.remove(own)
-            self.close(own, stop)
+            self.close(own, self._signed(own, stop))
             return
         code = self._codes.pop(own)
         written = self.whole_text(Text(_CODE[code.kind], (), (), "".join(code.pieces)))
@@ -323,6 +339,23 @@ class _Stream(EventStream):
         self.mark(_event("step.start", own, step={**code.fields, **empty, "type": code.kind}))
         self.mark(_event("step.delta", own, delta={**filled, "type": code.kind}))
         self.mark(stop)
+
+    def _signed(self, own: int, stop: Outgoing) -> Written:
+        """What ends a step: behind the seal of its thought, if that was signed."""
+        signature, seals, model = self._signatures.pop(own, ""), self.prepared.seals, self.prepared.model
+        if not signature or seals is None:
+            self.forget(own)
+            return stop
+        raw = self.raw(own)
+        summary = [{"type": "text", "text": raw}] if raw else []
+
+        def end() -> Outgoing:
+            token = seal(signature, summary, self.said(own), seals, model)
+            self.forget(own)
+            self.write(_event("step.delta", own, delta={"type": _SIGNATURE, "signature": token}))
+            return stop
+
+        return end
 
     def upstream_ended(self) -> None:
         raise UpstreamFault(ErrorKind.UPSTREAM_INTERRUPTED, "The upstream ended the stream early.")

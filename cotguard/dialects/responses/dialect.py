@@ -12,6 +12,7 @@ from cotguard.dialects.chat.format import error_object
 from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Incoming, Prepared, UpstreamFault
 from cotguard.dialects.responses.format import Format, listed
 from cotguard.dialects.responses.request import Switches, prepare, tool_of
+from cotguard.dialects.responses.sealed import original_of, seal
 from cotguard.dialects.responses.stream import ResponseStream
 from cotguard.dialects.table import Text
 from cotguard.dialects.tabled import TabledDialect
@@ -55,6 +56,10 @@ class Responses(TabledDialect):
 
         # An item of a type without rows has its id at most.
         copied = moderate({**response, "output": items}, self._form.response, lane, view)
+        if prepared.seals is not None and not lane.cut:
+            for item, issued in zip(items, copied["output"], strict=True):
+                if original := original_of(item):
+                    issued["encrypted_content"] = seal(original, issued, prepared.seals, prepared.model)
         written = [_with_required(item) for item in copied["output"] if "type" in item]
         while lane.cut and written and not self._has_text(written[-1]):
             written.pop()  # a call without arguments is one too

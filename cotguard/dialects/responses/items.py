@@ -124,6 +124,7 @@ class Item:
         "kind",
         "leaves",
         "number",
+        "original",
         "parts",
         "shown",
     )
@@ -138,6 +139,7 @@ class Item:
         self.parts: dict[tuple[str, int], Part] = {}  # by list and the upstream's index, in order
         self.leaves: dict[Path, Streamed] = {}  # by path, those with text
         self._lists: dict[str, None] = {name: None for name in part_lists(kind) if (kind, name) not in _OPTIONAL}
+        self.original: dict[str, Any] = {}  # what is to be sealed
         self.done = False  # no more is taken
         self.shown = False  # these two: written, not only to be
         self.closed = False

@@ -4,7 +4,8 @@
    this proxy. So references to stored things (``previous_response_id``, ``conversation``, items by id) are refused, as
    they would find nothing, and the ids of messages and calls in the history are taken out, for they would be looked up.
 2. Reasoning in the history that has neither text nor ciphertext stands for something stored too: it is left out.
-3. ``include`` keeps the values that ask for text which is moderated here; the others ask for copies and ciphertext.
+3. ``include`` keeps the values that ask for text which is moderated here, and for encrypted reasoning where that is
+   sealed; the others ask for copies and ciphertext. Sealed reasoning in the history is as it was again.
 
 The body that goes upstream is written by our encoder, so that upstream and proxy read the same thing.
 
@@ -27,13 +28,16 @@ from cotguard.dialects.request import (
     texts,
     without,
 )
+from cotguard.dialects.responses.sealed import restore
 from cotguard.dialects.table import Table
+from cotguard.sealing.seals import Seals
 
 __all__ = ["Switches", "prepare", "tool_of"]
 
 _STATEFUL = ("background", "conversation", "previous_response_id")
 _SYSTEM_ROLES = frozenset({"system", "developer"})
 _LOOKED_UP = frozenset({"message", "function_call"})
+_ENCRYPTED = "reasoning.encrypted_content"
 
 _TOOLS: Mapping[str, tuple[str, ...]] = {
     "shell_call": ("shell",),
@@ -67,16 +71,19 @@ def prepare(request: Incoming, switches: Switches) -> Prepared:
     stream = flag(body, "stream")
     body["store"] = False
     if "include" in body:
-        body["include"] = [each for each in items(body, "include") if _word(each) in switches.include]
+        included = switches.include if request.seals is None else switches.include | {_ENCRYPTED}
+        body["include"] = [each for each in items(body, "include") if _word(each) in included]
     _quiet(body)
-    history = _history(body, switches)
+    model = string(body, "model")
+    history = _history(body, switches, request.seals, model)
     return Prepared(
         document=body,
-        model=string(body, "model"),
+        model=model,
         stream=stream,
         facts=RequestFacts(tuple(_system_prompts(body, history)), _last_user_message(body, history)),
         tools=frozenset(_tools(objects(body, "tools"))),
         action=request.route.action,
+        seals=request.seals,
     )
 
 
@@ -108,8 +115,8 @@ def _quiet(body: dict[str, Any]) -> None:
         body["stream_options"] = {"include_obfuscation": False}
 
 
-def _history(body: dict[str, Any], switches: Switches) -> list[dict[str, Any]]:
-    """The items of the input; written back without what stands for something stored."""
+def _history(body: dict[str, Any], switches: Switches, seals: Seals | None, model: str) -> list[dict[str, Any]]:
+    """The items of the input; written back without what stands for something stored, and with what was sealed."""
     if isinstance(body.get("input"), str):
         return []
     kept = []
@@ -119,7 +126,9 @@ def _history(body: dict[str, Any], switches: Switches) -> list[dict[str, Any]]:
             raise Refused(400, ErrorKind.UNSUPPORTED, switches.reasons["item_reference"])
         if kind == "reasoning" and not item.get("encrypted_content") and not item.get("content"):
             continue
-        kept.append({name: value for name, value in item.items() if name != "id"} if kind in _LOOKED_UP else item)
+        if kind in _LOOKED_UP:
+            item = {name: value for name, value in item.items() if name != "id"}
+        kept.append(item if seals is None else restore(item, seals, model))
     if "input" in body:
         body["input"] = kept
     return kept

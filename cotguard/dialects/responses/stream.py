@@ -12,6 +12,8 @@
    reason ``content_filter``. Calls that did not end are not in it: a client might carry out half of one.
 6. The last event holds the items of the upstream's last event, in its order, or all if it has none.
 
+7. The encrypted content of reasoning is sealed when its item ends.
+
 Texts that are in no delta of any server (queries, paths, outputs of tools) are moderated one by one as they come.
 
 Source: openai-python ``types/responses/response_stream_event.py``, ``lib/streaming/responses``; vLLM
@@ -39,6 +41,7 @@ from cotguard.dialects.responses.items import (
     part_lists,
 )
 from cotguard.dialects.responses.request import tool_of
+from cotguard.dialects.responses.sealed import original_of, seal
 from cotguard.dialects.stream import EventStream, Fed, Outgoing
 from cotguard.dialects.table import CHECKS, HOLE, Document, Text
 from cotguard.framing.contract import Event
@@ -207,6 +210,7 @@ class ResponseStream(EventStream):
         index = len(self._known())
         identity = copied.root.get("id")
         item = Item(copied.root["type"], number, index, identity if isinstance(identity, str) else f"item_{index}")
+        item.original = original_of(_object(raw))
         self._items[number] = item
         self._take_fields(item, copied)
         opening = item.opening()
@@ -229,6 +233,7 @@ class ResponseStream(EventStream):
                 raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _MALFORMED)
             self._take_fields(item, copied)
             self._take_texts(item, copied, _object(raw))
+            item.original = original_of(_object(raw)) or item.original
         for part in item.parts.values():
             self._end_part(item, part)
         for path, streamed in item.leaves.items():
@@ -238,9 +243,18 @@ class ResponseStream(EventStream):
 
         def end() -> Outgoing:
             item.closed = True
+            self._seal(item)
             return self._event("response.output_item.done", item, {"item": item.document(self.said)})
 
         self.mark(end)
+
+    def _seal(self, item: Item) -> None:
+        """Give an item that ends the seal of what is encrypted in it."""
+        original, item.original = item.original, {}
+        seals = self.prepared.seals
+        if original and seals is not None:
+            token = seal(original, item.document(self.said), seals, self.prepared.model)
+            item.fields["encrypted_content"] = token
 
     def _take_fields(self, item: Item, copied: Document) -> None:
         for text in copied.texts:
