@@ -299,7 +299,8 @@ class Gateway:
         """What goes upstream; nothing of it stays in ``prepared``. Raises :class:`Refused`."""
         fields = prepared.fields
         headers = self._passed(request)
-        strings = Unmoderated(prepared.document, fields or [], headers, match.parameters, query, changed)
+        file = prepared.file is not None
+        strings = Unmoderated(prepared.document, fields or [], headers, match.parameters, query, changed, file)
         await self._moderate(strings, match, exchange)
         url = self._url(prepared.upstream or match.upstream, query)
         body = dumps(prepared.document)

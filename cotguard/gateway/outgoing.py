@@ -14,9 +14,10 @@ from yarl import URL
 from cotguard.callers.credentials import CREDENTIALS, PARAMETER
 from cotguard.dialects.contract import Dialect, ErrorKind, Refused
 from cotguard.dialects.definitions import Tool
+from cotguard.dialects.inbound import NO_MEDIA
 from cotguard.moderation.exchange import Exchange, RequestBlocked
 from cotguard.moderation.view import PlainView
-from cotguard.policy import RequestTexts
+from cotguard.policy import Media, RequestTexts
 from cotguard.spans import Action, ChannelKind
 
 __all__ = ["Outgoing", "Unmoderated", "moderate"]
@@ -47,6 +48,8 @@ class Unmoderated:
     query: Mapping[str, str] = field(repr=False)
     changed: Sequence[Tool] = field(default=(), repr=False)
     """Tools that are not defined as they were when they were seen first."""
+    file: bool = False
+    """Whether there is a file beside the fields."""
 
 
 def moderate(request: Unmoderated, dialect: Dialect, exchange: Exchange) -> None:
@@ -54,6 +57,8 @@ def moderate(request: Unmoderated, dialect: Dialect, exchange: Exchange) -> None
 
     Raises :class:`Refused` and :class:`~cotguard.moderation.exchange.ModerationFault`.
     """
+    if request.file and exchange.policy.request.media is Media.REFUSE:
+        raise Refused(400, ErrorKind.UNSUPPORTED, NO_MEDIA)
     try:
         for tool in request.changed:
             action = exchange.judge(_CHANGED, ChannelKind.TOOL_DESCRIPTION)

@@ -130,6 +130,15 @@ class Exchange:
             self._ledger.tally[Verdict(entity, kind, action, outcome)] += 1
         return action if carried_out else Action.ALLOW
 
+    def is_plain(self, kind: ChannelKind, text: str) -> bool:
+        """Whether the policy takes nothing that has a form of its own out of a word of the request.
+
+        For names, ids, keys and numbers, which cannot be rewritten. Raises what :meth:`read` does.
+        """
+        if self._reader is None:
+            raise ValueError("the response has begun")
+        return self._reader.is_plain(kind, text)
+
     def _learn(self, kind: ChannelKind, text: str, spans: Sequence[Span]) -> None:
         try:
             self._provenance.learn(kind, text, spans)

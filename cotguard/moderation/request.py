@@ -15,7 +15,7 @@ from cotguard.detectors.contract import Detector, Scope, Session
 from cotguard.moderation.channel import Channel, ModerationFault, Terms
 from cotguard.moderation.provenance import SOURCES
 from cotguard.moderation.verdict import Ledger, Outcome, Verdict
-from cotguard.moderation.view import View
+from cotguard.moderation.view import PlainView, View
 from cotguard.policy import OnError, Policy, RequestTexts
 from cotguard.spans import Action, ChannelKind, Span
 
@@ -39,7 +39,7 @@ class Findings:
     """What the detectors of one policy find in whole texts, remembered. As a detector, it reads whole texts only.
 
     ``pause`` is called when a good many characters were read: others may have their turn. ``texts``: how many are
-    remembered.
+    remembered. ``patterns``: the same without models, which take names and ids for anything.
     """
 
     name: Final = "request"
@@ -59,6 +59,9 @@ class Findings:
         self._texts = texts
         self._key = secrets.token_bytes(32)
         self._memory: OrderedDict[bytes, tuple[Span, ...]] = OrderedDict()
+        patterns = [each for each in self._detectors if each.name not in _LEARNED]
+        models = len(self._detectors) - len(patterns)
+        self.patterns: Findings = Findings(policy, patterns, pause, texts) if models else self
 
     def of(self, kind: ChannelKind, text: str) -> tuple[Span, ...]:
         """The spans in a text of ``kind``."""
@@ -131,6 +134,16 @@ class RequestReader:
         """The same, of a text that is counted elsewhere and not to be learnt from; what is blocked is cut."""
         channel, _ = self._opened(view, raw, replace(self._terms, ledger=Ledger(), recorded=None))
         return channel.release()
+
+    def is_plain(self, kind: ChannelKind, text: str) -> bool:
+        """Whether the policy takes nothing that has a form of its own out of ``text``. Raises the same."""
+        terms = self._terms
+        patterns = [self._findings.patterns if each is self._findings else each for each in terms.detectors]
+        channel, _ = self._opened(PlainView(kind), text, replace(terms, detectors=patterns))
+        written = channel.release()
+        if channel.blocked:
+            raise RequestBlocked
+        return written == text
 
     def _moderate(self, view: View, raw: str) -> str:
         recorded: list[tuple[Span, Action]] = []
