@@ -233,9 +233,7 @@ class Inbound:
         elif abs(value) >= _LEAST_NUMBER:
             read.words.add((kind, str(value)))
 
-    def _read_string(
-        self, value: str, reading: str, path: tuple[Step, ...], kind: ChannelKind, read: Contents
-    ) -> None:
+    def _read_string(self, value: str, reading: str, path: tuple[Step, ...], kind: ChannelKind, read: Contents) -> None:
         if reading == _MEDIA and _FILE.fullmatch(value):
             read.media = True
         elif reading in self._checks and self._checks[reading](value):
