@@ -57,27 +57,9 @@ Json = dict[str, Any]
 SIGNATURE = "Eo8BCioIAhgBIiQyYjQ0OWJmZi" * 6
 """Ciphertext of the upstream's, that clients send back."""
 
-_ENTRIES = [
-    "Alfa",
-    "Bravo",
-    "Charlie",
-    "Delta",
-    "Echo",
-    "Foxtrot",
-    "Golf",
-    "Hotel",
-    "India",
-    "Juliett",
-    "Kilo",
-    "Lima",
-    "Mike",
-    "November",
-    "Oscar",
-    "Papa",
-]
+_ENTRIES = ("Alfa", "Bravo", "Charlie", "Delta", "Echo", "Foxtrot", "Golf", "Hotel", "India", "Juliett", "Kilo", "Lima")
 _CARD = Planted("CREDIT_CARD", "4111111111111111")
 _FILLERS = ("So it stands.", "We go on with that.", "Nothing else was asked.", "It was looked at twice.", "Let us see.")
-_PLACEHOLDER = r"\[[A-Z_]+_[0-9]+\]"
 
 
 # --- Conversations -----------------------------------------------------------------------------------------------
@@ -112,10 +94,10 @@ class Conversation:
 
     def transcript(self) -> str:
         """The conversation as one text."""
-        said = [self.system, f"Tool: {_json(self.tool)}"]
+        said = [self.system, f"Tool: {_prose(self.tool)}"]
         for turn in self.turns:
             said += [f"User: {turn.user}", f"Thought: {turn.reasoning}", f"Model: {turn.answer}"]
-            said += [f"Call: {_json(turn.arguments)}", f"Result: {self.written(turn.result)}"]
+            said += [f"Call: {_prose(turn.arguments)}", f"Result: {_prose(turn.result)}"]
         return "\n\n".join(said)
 
     @staticmethod
@@ -126,6 +108,11 @@ class Conversation:
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+def _prose(value: object) -> str:
+    """JSON as it stands within a text: with its line breaks, which escaped would be another value."""
+    return _json(value).replace("\\n", "\n")
 
 
 def _apart(planted: Planted, others: Sequence[Planted]) -> bool:
@@ -287,7 +274,7 @@ _USES = (
     lambda p, v: (f"Take {p[1:-1]} now.", f"Take {v} now."),
     lambda p, v: (f"In code it is `{p}`.", f"In code it is `{v}`."),
 )
-"""How a model uses a placeholder: as it stands, re-cased, escaped, possessive, in bold, in a link, in a URL, in JSON ..."""
+"""How a model uses a placeholder: as it stands, re-cased, escaped, possessive, in bold, a link, a URL, JSON, code."""
 
 
 def answered(talk: Conversation, given: Mapping[str, str], rng: random.Random) -> Reply:
@@ -980,7 +967,8 @@ class BedrockText(Client):
         return chunks([*map(self._made, reply.pieces("answer", rng)), self._made("", "stop")])
 
     def body(self, reply: Reply) -> bytes:
-        return json.dumps(self._made(reply.said("answer"), "stop")).encode()
+        made = self._made(reply.said("answer"), "stop")
+        return json.dumps({"results": [made]} if "outputText" in made else made).encode()
 
     def read_stream(self, out: bytes) -> Mapping[str, str]:
         return {"answer": "".join(map(bedrock.text_of, _chunks(out)))}

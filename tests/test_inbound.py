@@ -1,4 +1,4 @@
-"""Requests of every dialect: whose each text is, that nothing of a value gets past the policy, and what is left alone."""
+"""Requests of every dialect: whose each text is, that no value gets past the policy, and what is left alone."""
 
 import copy
 import json
@@ -515,7 +515,7 @@ async def test_headers_that_hold_a_value_are_left_out(upstream: Upstream, make_p
 )
 async def test_a_url_that_holds_a_value_is_refused(upstream: Upstream, make_proxy: ProxyFactory, path: str) -> None:
     proxy = await make_proxy(REDACTING, DETECTORS)
-    document = {"contents": [], "messages": []}
+    document: dict[str, Any] = {"contents": [], "messages": []}
     method = "GET" if path.startswith("/v1beta/models") and ":" not in path else "POST"
     body = {"json": document} if method == "POST" else {}
     async with aiohttp.ClientSession() as session, session.request(method, proxy.url + path, **body) as response:  # type: ignore[arg-type]
