@@ -141,7 +141,8 @@ def test_values_go_as_placeholders_and_come_back(client: Client, streamed: bool)
     figures: Figures = Counter()
     for seed in range(10):
         figures += play(client, 100 * CLIENTS.index(client) + seed, streamed=streamed)
-    assert min(figures[name] for name in ("conversations", "values", "restored", "foreign")) >= 10
+    assert figures["conversations"] == 10
+    assert min(figures[name] for name in ("values", "restored", "foreign")) > 4
 
 
 @pytest.mark.long
