@@ -60,6 +60,8 @@ SIGNATURE = "Eo8BCioIAhgBIiQyYjQ0OWJmZi" * 6
 _ENTRIES = ("Alfa", "Bravo", "Charlie", "Delta", "Echo", "Foxtrot", "Golf", "Hotel", "India", "Juliett", "Kilo", "Lima")
 _CARD = Planted("CREDIT_CARD", "4111111111111111")
 _FILLERS = ("So it stands.", "We go on with that.", "Nothing else was asked.", "It was looked at twice.", "Let us see.")
+_ASIDES = ("I wonder why.", "One might doubt it.", "Hardly anybody minds.", "That may change later.")
+"""What only the model says: words of the system prompt would be taken out."""
 
 
 # --- Conversations -----------------------------------------------------------------------------------------------
@@ -116,8 +118,8 @@ def _prose(value: object) -> str:
 
 
 def _apart(planted: Planted, others: Sequence[Planted]) -> bool:
-    """Whether no other value holds this one or is held by it."""
-    return all(planted.value not in each.value and each.value not in planted.value for each in others)
+    """Whether no other value holds this one or is held by it, but for its end, which some spellings lack."""
+    return all(planted.value[:-3] not in each.value and each.value[:-3] not in planted.value for each in others)
 
 
 def conversation(seed: int) -> Conversation:
@@ -288,7 +290,7 @@ def answered(talk: Conversation, given: Mapping[str, str], rng: random.Random) -
                 said.add(*rng.choice(_USES)(placeholder, value))
                 said.used += 1
             if rng.random() < 0.3:
-                said.add(*[rng.choice(_FILLERS)] * 2)
+                said.add(*[rng.choice(_ASIDES)] * 2)
         for planted in rng.sample(talk.foreign, rng.randint(0, len(talk.foreign))):
             said.add(carried(planted), planted.carrier.format(f"[{planted.entity}]"))
             said.foreign += 1
