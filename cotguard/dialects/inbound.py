@@ -165,8 +165,10 @@ class Inbound:
     def read_fields(self, fields: Sequence[tuple[str, str]]) -> Contents:
         """What is in a form's fields; a text's path is the place of its field, and 1."""
         read = Contents()
-        for at, (name, value) in enumerate(fields):
-            self._read_value(value, self._meaning((name,)), (name,), (at, 1), ChannelKind.USER, read)
+        meanings = [self._meaning((name,)) for name, _ in fields]
+        for at in sorted(range(len(fields)), key=lambda at: meanings[at].reading == _TURNS):
+            name, value = fields[at]
+            self._read_value(value, meanings[at], (name,), (at, 1), ChannelKind.USER, read)
         return read
 
     def _meaning(self, names: tuple[str, ...]) -> _Meaning:
