@@ -52,7 +52,7 @@ def opened(client: Client, talk: Conversation, *, streamed: bool) -> tuple[Prepa
     exchange = Exchange(policy_of(client), DETECTORS, prepared.facts, b"k" * 16, findings=FINDINGS)
     fields = [] if prepared.fields is None else prepared.fields
     file = prepared.file is not None
-    moderate(Unmoderated(prepared.document, fields, {}, client.parameters, {}, file), client.dialect, exchange)
+    moderate(Unmoderated(prepared.document, fields, {}, client.parameters, {}, file=file), client.dialect, exchange)
     return prepared, exchange
 
 

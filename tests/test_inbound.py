@@ -53,7 +53,7 @@ def run(client: Client, prepared: Prepared, policy: Policy = REDACTING, findings
     exchange = Exchange(policy, DETECTORS, prepared.facts, b"k" * 16, findings=findings)
     fields = [] if prepared.fields is None else prepared.fields
     file = prepared.file is not None
-    moderate(Unmoderated(prepared.document, fields, {}, client.parameters, {}, file), client.dialect, exchange)
+    moderate(Unmoderated(prepared.document, fields, {}, client.parameters, {}, file=file), client.dialect, exchange)
     return prepared
 
 
