@@ -371,6 +371,14 @@ def test_what_stands_for_media_is_read_where_it_can_be(url: str, written: str | 
     assert out == written or written is None
 
 
+def test_a_document_of_words_is_no_media() -> None:
+    (client,) = (each for each in CLIENTS if each.name == "anthropic")
+    words = "so it goes on and on " * 20 + "with AKIAIOSFODNN7EXAMPLE in it"
+    document = _said({"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": words}})
+    out = sent(run(client, client.prepared(document), ruled(media="refuse")))
+    assert b"with [SECRET_API_KEY] in it" in out
+
+
 def test_redacted_thinking_is_no_media() -> None:
     (client,) = (each for each in CLIENTS if each.name == "anthropic")
     content = [{"type": "redacted_thinking", "data": SIGNATURE * 3}]

@@ -76,7 +76,7 @@ _LEAST_NUMBER = 100_000
 """Smaller ones are no values with a form of their own."""
 
 _PLAIN_KEY = re.compile(r"[a-z_][A-Za-z_-]{0,40}[0-9]{0,2}[A-Za-z_]{0,20}")
-_FILE = re.compile(r"data:[^,]{0,256};base64,[A-Za-z0-9+/_=%\s-]*|[A-Za-z0-9+/_=\s-]{256,}", re.IGNORECASE)
+_FILE = re.compile(r"data:[^,]{0,256};base64,[A-Za-z0-9+/_=%\r\n-]*|[A-Za-z0-9+/_=\r\n-]{256,}", re.IGNORECASE)
 """A data URI, or base64. Anything shorter than a file could be is a text."""
 
 _ADDRESS = re.compile(r"(?!https?:)[a-z0-9]{1,8}:[^ ]*", re.IGNORECASE)
