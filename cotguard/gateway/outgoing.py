@@ -16,7 +16,6 @@ from cotguard.dialects.contract import Dialect, ErrorKind, Refused
 from cotguard.dialects.definitions import Tool
 from cotguard.dialects.inbound import NO_MEDIA
 from cotguard.moderation.exchange import Exchange, RequestBlocked
-from cotguard.moderation.view import PlainView
 from cotguard.policy import Media, RequestTexts
 from cotguard.spans import Action, ChannelKind
 
@@ -69,18 +68,13 @@ def moderate(request: Unmoderated, dialect: Dialect, exchange: Exchange) -> None
         dialect.read_request(request.document, request.fields, exchange)
         if exchange.policy.request.texts is RequestTexts.MODERATE:
             for name, value in list(request.headers.items()):
-                if name.lower() not in CREDENTIALS and not _is_plain(value, exchange):
+                if name.lower() not in CREDENTIALS and not exchange.is_plain(ChannelKind.USER, value):
                     del request.headers[name]
             asked = [value for name, value in request.query.items() if name != PARAMETER]
-            if not all(_is_plain(each, exchange) for each in (*request.parameters.values(), *asked)):
+            if not all(exchange.is_plain(ChannelKind.USER, each) for each in (*request.parameters.values(), *asked)):
                 raise Refused(400, ErrorKind.BAD_REQUEST, _IN_URL)
     except RequestBlocked:
         raise Refused(400, ErrorKind.BLOCKED, _BLOCKED) from None
-
-
-def _is_plain(value: str, exchange: Exchange) -> bool:
-    """Whether a string holds nothing that the policy takes out."""
-    return exchange.read(PlainView(ChannelKind.USER), value) == value
 
 
 def _at(document: Any, path: Sequence[str | int]) -> Any:
