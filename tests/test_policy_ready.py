@@ -102,7 +102,7 @@ def test_contextual_is_nowhere_milder_than_balanced_but_for_the_users_own() -> N
     assert not mild
     assert policy.acts_on == load("balanced").acts_on
     always = {"SYSTEM_PROMPT", "CANARY", "KNOWN_VALUE", "SECRET_OTP"}
-    for entity in policy.acts_on - set(GROUPS["HAZARD"]):
+    for entity in policy.acts_on - {*GROUPS["HAZARD"], *GROUPS["TOOL"]}:
         for kind in ChannelKind:
             own = policy.decide(entity, kind, 1, frozenset({ChannelKind.USER}))
             assert own is (Action.REDACT if entity in always else Action.ALLOW)
