@@ -247,7 +247,7 @@ async def test_a_classifier_that_is_gone(
     proxy = await make_proxy(POLICY, (classifier,))
     server = admin(proxy)
     await server.start_server()
-    inference = proxy.gateway._answerers["classifier"]
+    inference = proxy.gateway.staff._members["classifier"]
     assert isinstance(inference, Inference)
     await inference._judge.close()
     upstream.handler = streaming([chunk({"content": ANSWER}), finish(), DONE])

@@ -194,7 +194,7 @@ async def test_what_the_guard_is_sent(upstream: Upstream, make_guarded: MakeGuar
     assert "".join(messages[1]["content"] for messages in asked) == ANSWER  # type: ignore[index]
     assert {(body["model"], body["temperature"], body["max_tokens"]) for body in server.bodies} == {("g", 0, 8)}
     assert set(server.headers) == {f"Bearer {KEY}"}
-    assert proxy.gateway.guard == " and guard test-guard"
+    assert proxy.gateway.staff.guard == " and guard test-guard"
 
 
 async def test_beside_the_classifier(upstream: Upstream, make_guarded: MakeGuarded) -> None:

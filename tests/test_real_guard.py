@@ -74,7 +74,7 @@ async def guarded(make_proxy: ProxyFactory, url: str, folder: Path, name: str, g
 async def said(upstream: Upstream, proxy: Proxy) -> tuple[str, set[str]]:
     """What a client gets to read, and the hazards that were found."""
     upstream.handler = streaming([*(chunk({"content": each}) for each in re.findall(".{1,9}", TEXT)), finish(), DONE])
-    assert await proxy.gateway.ready()
+    assert await proxy.gateway.staff.ready()
     _, body = await post(proxy.url, stream=True)
     assert proxy.accounts.requests == {("200", "ok"): 1}
     exposed = proxy.gateway.metrics.expose().decode()

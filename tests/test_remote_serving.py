@@ -88,7 +88,7 @@ async def test_a_replica_killed_while_streams_run(
     servers = [Server(oip.model_of(engine), scheme, pause=0.02) for _ in range(2)]
     async with serving(*servers):
         proxy = await proxy_of(make_proxy, *servers)
-        assert proxy.gateway.classifier == f"classifier {DEFAULT} on {servers[0].url},{servers[1].url}"
+        assert proxy.gateway.staff.classifier == f"classifier {DEFAULT} on {servers[0].url},{servers[1].url}"
         upstream.handler = streaming(scripted_stream(1))
         _, alone = await post(proxy.url, stream=True)
         assert texts(alone)[0, "reasoning"] == expected

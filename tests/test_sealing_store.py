@@ -161,10 +161,10 @@ async def test_without_its_store_an_exchange_fails_closed(
 ) -> None:
     upstream.handler = handler = signing()
     proxy = await make_proxy(seal_store=server.url, seal_keys=KEYS, seal_deadline=0.5)
-    assert await proxy.gateway.ready()
+    assert await proxy.gateway.staff.ready()
     _, data = await ask(proxy, [USER])
     await server.stop()
-    assert not await proxy.gateway.ready()
+    assert not await proxy.gateway.staff.ready()
     status, failed = await ask(proxy, [USER], stream=stream)
     assert status == (200 if stream else 500)
     assert b"Moderation failed" in failed
@@ -180,7 +180,7 @@ async def test_without_its_store_an_exchange_fails_closed(
     assert proxy.accounts.closed["moderation_failed"] == 2
     await server.start()
     assert (await ask(proxy, [USER]))[0] == 200
-    assert await proxy.gateway.ready()
+    assert await proxy.gateway.staff.ready()
 
 
 @needs_server

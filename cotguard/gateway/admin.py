@@ -30,7 +30,7 @@ class GatewayState:
     async def hindrance(self) -> str:
         if self._gateway.draining.is_set():
             return "draining"
-        return "" if await self._gateway.ready() else "a model that detects does not answer"
+        return "" if await self._gateway.staff.ready() else "a model that detects does not answer"
 
     async def metrics(self) -> bytes:
         return self._gateway.metrics.expose()

@@ -16,15 +16,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-from urllib.parse import urlencode
+from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
 from aiohttp import hdrs, web
-from yarl import URL
 
 from cotguard.callers.caller import Caller, models_of
-from cotguard.callers.credentials import PARAMETER, injected, without_credentials
+from cotguard.callers.credentials import PARAMETER
 from cotguard.callers.denied import Denied
 from cotguard.callers.limits import Lease, tokens_in
 from cotguard.callers.reception import Reception
@@ -35,32 +33,26 @@ from cotguard.dialects.contract import Dialect, ErrorKind, Incoming, Prepared, R
 from cotguard.dialects.definitions import Tool
 from cotguard.dialects.routes import Match, RefusedRoute, Router, query_of
 from cotguard.framing.json import JSONError, dumps
+from cotguard.gateway.answerers import Staff
 from cotguard.gateway.encodings import Decoder, EncodingError, TooLargeError
 from cotguard.gateway.form import written_form
-from cotguard.gateway.headers import request_headers, response_headers
+from cotguard.gateway.headers import lower, response_headers
 from cotguard.gateway.intake import read_incoming, read_json
 from cotguard.gateway.moderations import Moderation, load_roles, with_detectors
 from cotguard.gateway.outgoing import Outgoing, Unmoderated, moderate
 from cotguard.gateway.pinning import Pins, PinsError
-from cotguard.gateway.sealing import key_ring, seals_for, store_of
+from cotguard.gateway.sealing import key_ring, seals_for
 from cotguard.gateway.settings import Settings
-from cotguard.gateway.signing import Signer, Unsigned
+from cotguard.gateway.signing import Unsigned
 from cotguard.gateway.streaming import Pump, Rounds
-from cotguard.guard.client import GuardClient
-from cotguard.guard.detector import Guard
+from cotguard.gateway.upstream import Upstream
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.moderation.request import Findings
 from cotguard.policy import Policy, load
 from cotguard.sealing.keyring import KeyRing
 from cotguard.sealing.seals import Seals
-from cotguard.sealing.store import STORE
 from cotguard.spans import Action, ChannelKind
 from cotguard.telemetry.metrics import METRICS, Metrics
-
-if TYPE_CHECKING:  # and with it numpy, which a gateway without a classifier need not load
-    from cotguard.classifier.detector import Classifier
-    from cotguard.classifier.inference import Inference
-    from cotguard.sealing.redis_store import RedisStore
 
 __all__ = ["GATEWAY", "Gateway", "create_app"]
 
@@ -115,80 +107,25 @@ class Gateway:
         self._default = served[0]  # in whose shape an unknown path is refused
         self._key = settings.hash_key.encode() or secrets.token_bytes(32)
         self._keys = keys or key_ring(settings)
-        self._store: RedisStore | None = None
-        self._client: aiohttp.ClientSession | None = None
+        self._upstream = Upstream(settings)
         self._reception = Reception(settings.callers, settings.keys, settings.limits_url)
         all_detectors = [detector for each in self._moderations.values() for detector in each.detectors]
-        self._classifier = _classifier(all_detectors)
-        self._guards = {each.answerer: each for each in all_detectors if isinstance(each, Guard)}
-        self._answerers: dict[str, Inference | GuardClient | RedisStore] = {}
+        self.staff = Staff(settings, all_detectors, metrics)
         self._rounds = Rounds()
-        self._signer = Signer()
         self._pins = Pins(settings.pins_file)
         self._limits: set[asyncio.Timeout] = set()  # of the streams under way
         self._drain_deadline = 0.0
         for each in self._moderations.values():
             metrics.policy.labels(each.policy.name, each.policy.digest).set(1)
 
-    @property
-    def classifier(self) -> str:
-        """Which classifier is in use, in words."""
-        if self._classifier is None:
-            return "no classifier"
-        engine = self._classifier.engine
-        return f"classifier {engine.bundle.manifest.name} on {engine.provider.removesuffix('ExecutionProvider')}"
-
-    @property
-    def guard(self) -> str:
-        """Which guard is in use, in words that follow the classifier's."""
-        return next((f" and guard {guard.form.name}" for guard in self._guards.values()), "")
-
     async def start(self) -> None:
-        """What needs the running loop: the classifier's threads, connections to its replicas, the guard, the store."""
-        settings = self.settings
-        if self._classifier is not None:
-            self._answerers[self._classifier.name] = _inference(self._classifier, settings, self.metrics)
-            engine = self._classifier.engine
-            bundle = engine.bundle
-            self.metrics.classifier.labels(bundle.manifest.name, bundle.digest, engine.provider).set(1)
-        for answerer, guard in self._guards.items():
-            self._answerers[answerer] = GuardClient(
-                guard.form,
-                settings.guard_url,
-                model=settings.guard_model,
-                api_key=settings.guard_api_key,
-                deadline=settings.guard_deadline,
-                concurrency=settings.guard_concurrency,
-                metrics=self.metrics,
-            )
-        self._store = store_of(settings)
-        if self._store is not None:
-            self._answerers[STORE] = self._store
-
-    async def ready(self) -> bool:
-        """Whether requests can be moderated now."""
-        return all(await asyncio.gather(*(answerer.check() for answerer in self._answerers.values())))
-
-    async def client(self) -> aiohttp.ClientSession:
-        """The session to the upstream, made in the running loop."""
-        if self._client is None:
-            settings = self.settings
-            self._client = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
-                # The limit of silence is the pump's: aiohttp's would set a timer for every read.
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-            )
-        return self._client
+        """What needs the running loop."""
+        await self.staff.start()
 
     async def close(self) -> None:
         """Close the connections to the upstream; stop what ``start`` started."""
-        if self._client is not None:
-            await self._client.close()
-        for answerer in self._answerers.values():
-            await answerer.close()
+        await self._upstream.close()
+        await self.staff.close()
         await self._reception.close()
         self._pins.close()
 
@@ -214,7 +151,7 @@ class Gateway:
             return self._error(dialect, _Failure(415, ErrorKind.UNSUPPORTED, str(error)), "refused")
 
     async def _route(self, request: web.Request, match: Match) -> web.StreamResponse:
-        told = _lower(request.headers)
+        told = lower(request.headers)
         if PARAMETER in request.query:
             told.setdefault("x-goog-api-key", request.query[PARAMETER])
         caller = await self._reception.caller(told)
@@ -265,11 +202,6 @@ class Gateway:
         findings = self._findings[scope.policy]
         return Exchange(policy, detectors, facts, self._key, findings=findings, hidden=scope.hidden)
 
-    def _passed(self, request: web.Request) -> dict[str, str]:
-        """The client's headers that may go upstream."""
-        headers = request_headers(request.headers)
-        return without_credentials(headers) if self.settings.replaces_credentials else headers
-
     async def _admitted(self, caller: Caller, sent: int) -> Lease | None:
         lease = await self._reception.admit(caller, sent)
         self.metrics.admitted.labels(caller.role).inc()
@@ -281,10 +213,7 @@ class Gateway:
 
     async def _opened(self, read: Callable[[], _Read]) -> _Read:
         """What ``read`` returns, which may open seals."""
-        return read() if self._store is None else await handed_over(read, self._answerers)
-
-    def _url(self, path: str, query: Mapping[str, str]) -> URL:
-        return URL(self.settings.upstream + path + ("?" + urlencode(query) if query else ""), encoded=True)
+        return read() if not self.staff.keeps_originals else await handed_over(read, self.staff.answerers)
 
     async def _outgoing(
         self,
@@ -298,14 +227,14 @@ class Gateway:
     ) -> Outgoing:
         """What goes upstream; nothing of it stays in ``prepared``. Raises :class:`Refused`."""
         fields = prepared.fields
-        headers = self._passed(request)
+        headers = self._upstream.passed(request.headers)
         file = prepared.file is not None
         strings = Unmoderated(prepared.document, fields or [], headers, match.parameters, query, changed, file)
         await self._moderate(strings, match, exchange)
-        url = self._url(prepared.upstream or match.upstream, query)
+        url = self._upstream.url(prepared.upstream or match.upstream, query)
         body = dumps(prepared.document)
         unsigned = Unsigned(match.route.signed, request.method, url, headers, body, body == received)
-        headers = await self._signed(request, match, unsigned)
+        headers = await self._upstream.signed(unsigned, match, request.headers, request.rel_url.raw_path_qs)
         data: bytes | aiohttp.FormData = body
         if fields is not None:
             data = written_form(fields, prepared.file)
@@ -334,20 +263,7 @@ class Gateway:
 
     async def _moderate(self, unmoderated: Unmoderated, match: Match, exchange: Exchange) -> None:
         """Carry out the policy on a request."""
-        await handed_over(partial(moderate, unmoderated, match.dialect, exchange), self._answerers)
-
-    async def _signed(self, request: web.Request, match: Match, unsigned: Unsigned) -> dict[str, str]:
-        """The headers that go upstream, with our credential or a signature. Raises :class:`Refused`."""
-        settings, client = self.settings, _lower(request.headers)
-        if settings.replaces_credentials:
-            client = without_credentials(client)
-        if settings.upstream_key:
-            own = injected(match.dialect.name, settings.upstream_key, settings.upstream_key_header)
-            client |= own
-            unsigned.headers.update(own)
-        if not match.route.signed:
-            return unsigned.headers
-        return await asyncio.to_thread(self._signer.headers_of, unsigned, client, request.rel_url.raw_path_qs)
+        await handed_over(partial(moderate, unmoderated, match.dialect, exchange), self.staff.answerers)
 
     async def _exchange(
         self,
@@ -358,12 +274,8 @@ class Gateway:
         exchange: Exchange,
     ) -> web.StreamResponse:
         started = time.monotonic()
-        client = await self.client()
         try:
-            async with asyncio.timeout(self.settings.first_byte_timeout):
-                upstream = await client.post(
-                    outgoing.url, data=outgoing.data, headers=outgoing.headers, allow_redirects=False
-                )
+            upstream = await self._upstream.send(hdrs.METH_POST, outgoing)
         except TimeoutError:
             failure = _Failure(504, ErrorKind.UPSTREAM_TIMEOUT, "The upstream did not answer in time.")
             return self._error(dialect, failure, "failed")
@@ -388,7 +300,7 @@ class Gateway:
         headers = response_headers(upstream.headers)
         try:
             if upstream.status >= 400:
-                body = dialect.upstream_error(upstream.status, await self._whole(upstream))
+                body = dialect.upstream_error(upstream.status, await self._upstream.whole(upstream))
                 self._finish(dialect, upstream.status, "upstream_error")
                 return web.Response(status=upstream.status, body=body, headers={**headers, **_json()})
             if upstream.status != 200:
@@ -400,22 +312,12 @@ class Gateway:
                 raise UpstreamFault(
                     ErrorKind.UPSTREAM_INVALID, "The upstream's content type is not one that is expected."
                 )
-            moderate = partial(dialect.body, await self._whole(upstream), prepared, exchange)
-            body = await handed_over(moderate, self._answerers) if self._answerers else moderate()
+            moderate = partial(dialect.body, await self._upstream.whole(upstream), prepared, exchange)
+            body = await handed_over(moderate, self.staff.answerers) if self.staff.answerers else moderate()
         except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
             return self._error(dialect, _failure(error), "failed")
         self._finish(dialect, 200, _success(exchange))
         return web.Response(body=body, headers={**headers, **_json()})
-
-    async def _whole(self, upstream: aiohttp.ClientResponse) -> bytes:
-        decoder = Decoder(upstream.headers.get(hdrs.CONTENT_ENCODING, ""), self.settings.max_response_bytes)
-        body = bytearray()
-        while True:
-            async with asyncio.timeout(self.settings.idle_timeout):
-                data = await upstream.content.readany()
-            if not data:
-                return bytes(body)
-            body += decoder.feed(data)
 
     async def _stream(
         self,
@@ -441,7 +343,7 @@ class Gateway:
             self.metrics,
             started,
             self._rounds,
-            self._answerers,
+            self.staff.answerers,
         )
         failed = False
         try:
@@ -465,11 +367,11 @@ class Gateway:
         self, request: web.Request, match: Match, query: Mapping[str, str], caller: Caller
     ) -> web.Response:
         """A question whose answer holds no generated text."""
-        dialect, client = match.dialect, await self.client()
+        dialect = match.dialect
         posted = request.method == hdrs.METH_POST
         received = await read_json(request, self.settings.max_request_bytes) if posted else None
         exchange = self._new_exchange(caller, RequestFacts())
-        headers = self._passed(request)
+        headers = self._upstream.passed(request.headers)
         try:
             asked = Incoming(match.route, match.parameters, query, received or b"{}", seals=self._seals(caller))
             document = await self._opened(partial(dialect.question, asked))
@@ -481,26 +383,19 @@ class Gateway:
         finally:
             self.metrics.account(exchange)
         data = dumps(document) if posted else None
-        url = self._url(match.upstream, query)
+        url = self._upstream.url(match.upstream, query)
         unsigned = Unsigned(match.route.signed, request.method, url, headers, data or b"", data == received)
-        headers = await self._signed(request, match, unsigned)
+        headers = await self._upstream.signed(unsigned, match, request.headers, request.rel_url.raw_path_qs)
         try:
-            async with asyncio.timeout(self.settings.first_byte_timeout):
-                async with client.request(
-                    request.method,
-                    url,
-                    data=data,
-                    headers=headers,
-                    allow_redirects=False,
-                ) as upstream:
-                    body = await self._whole(upstream)
-                    if upstream.status >= 400:
-                        self._finish(dialect, upstream.status, "upstream_error")
-                        body = dialect.upstream_error(upstream.status, body)
-                        return web.Response(status=upstream.status, body=body, headers=_json())
-                    if upstream.status != 200 or upstream.content_type != "application/json":
-                        raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream did not answer the lookup.")
-                    body = dialect.lookup(body, match.route.action)
+            async with await self._upstream.send(request.method, Outgoing(url, headers, data)) as upstream:
+                body = await self._upstream.whole(upstream)
+                if upstream.status >= 400:
+                    self._finish(dialect, upstream.status, "upstream_error")
+                    body = dialect.upstream_error(upstream.status, body)
+                    return web.Response(status=upstream.status, body=body, headers=_json())
+                if upstream.status != 200 or upstream.content_type != "application/json":
+                    raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream did not answer the lookup.")
+                body = dialect.lookup(body, match.route.action)
         except (UpstreamFault, JSONError, EncodingError, TimeoutError, aiohttp.ClientError) as error:
             return self._error(dialect, _failure(error), "failed")
         self._finish(dialect, 200, "ok")
@@ -550,33 +445,6 @@ class Gateway:
 
     def _finish(self, dialect: Dialect, status: int, outcome: str) -> None:
         self.metrics.requests.labels(dialect.name, str(status), outcome).inc()
-
-
-def _inference(classifier: "Classifier", settings: Settings, metrics: Metrics) -> "Inference":
-    """Who answers the classifier: threads of this process, or replicas elsewhere."""
-    from cotguard.classifier.inference import Inference, Threads
-    from cotguard.classifier.remote.replicas import Replicas
-
-    judge = (
-        Threads(classifier.engine, settings.classifier_threads)
-        if settings.served is None
-        else Replicas(classifier, settings.served, metrics)
-    )
-    return Inference(judge, deadline=settings.classifier_deadline, metrics=metrics)
-
-
-def _classifier(detectors: Sequence[Detector]) -> "Classifier | None":
-    """The classifier among them. Its module is loaded only if it is there."""
-    if all(each.name != "classifier" for each in detectors):
-        return None
-    from cotguard.classifier.detector import Classifier
-
-    return next((each for each in detectors if isinstance(each, Classifier)), None)
-
-
-def _lower(headers: Mapping[str, str]) -> dict[str, str]:
-    """Each header once, the last of those that come twice."""
-    return {name.lower(): value for name, value in headers.items()}
 
 
 def _json() -> dict[str, str]:

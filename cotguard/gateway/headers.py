@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from cotguard.callers.credentials import CREDENTIALS
 
-__all__ = ["request_headers", "response_headers"]
+__all__ = ["lower", "request_headers", "response_headers"]
 
 _REQUEST = frozenset(
     {
@@ -61,3 +61,8 @@ def response_headers(headers: Mapping[str, str]) -> dict[str, str]:
         for name, value in headers.items()
         if (name.lower() in _RESPONSE or _RATE_LIMIT.match(name.lower())) and _VALUE.match(value)
     }
+
+
+def lower(headers: Mapping[str, str]) -> dict[str, str]:
+    """Each header once, the last of those that come twice, with its name in lower case."""
+    return {name.lower(): value for name, value in headers.items()}

@@ -33,7 +33,7 @@ class Outgoing:
 
     url: URL
     headers: dict[str, str] = field(repr=False)
-    data: bytes | aiohttp.FormData = field(repr=False)
+    data: bytes | aiohttp.FormData | None = field(repr=False)
 
 
 @dataclass(slots=True)

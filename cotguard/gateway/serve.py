@@ -151,7 +151,7 @@ async def _data_port(settings: Settings, gateway: Gateway, admin: str, *, shared
     # apart.
     sys.stdout.write(
         f"cotguard listens on http://{bound[0]}:{bound[1]} for {settings.upstream} with policy "
-        f"{gateway.policy.name} and {gateway.classifier}{gateway.guard}; admin on {admin}\n"
+        f"{gateway.policy.name} and {gateway.staff.classifier}{gateway.staff.guard}; admin on {admin}\n"
     )
     sys.stdout.flush()
     yield stop

@@ -10,7 +10,6 @@ around it is replaced on either side of it; one found in it alone is none. Only 
 placeholders in it along.
 """
 
-import re
 from bisect import bisect_right
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from cotguard.detectors.contract import Detector, RequestFacts, Scope, Session
 from cotguard.detectors.links import LINK
 from cotguard.detectors.placeholders import PLACEHOLDER
 from cotguard.moderation.bridges import REACH, Bridges
+from cotguard.moderation.findings import Finding, Group, Range, around
 from cotguard.moderation.origins import Origins
 from cotguard.moderation.placeholders import Placeholders
 from cotguard.moderation.replacement import Replacer
@@ -62,59 +62,6 @@ class Terms:
     origins: Origins = field(default_factory=Origins)
     hidden: frozenset[ChannelKind] = frozenset()
     """Kinds whose text is moderated and then not written: only the view's structure is left of it."""
-
-
-_ENDING = re.compile(r"['’]?[sS](?!\w)")
-"""Of a plural or a possessive."""
-
-_Range = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Finding:
-    """A span that something is done about."""
-
-    span: Span
-    kind: ChannelKind
-    action: Action
-
-
-@dataclass(slots=True)
-class _Group:
-    """Findings that overlap, or stand in the target of one link, rewritten as one.
-
-    ``[start, end)`` is what is rewritten, the target included; ``[value_start, value_end)`` what was found in it, from
-    which the replacement is made.
-    """
-
-    start: int
-    end: int
-    value_start: int
-    value_end: int
-    findings: list[_Finding] = field(default_factory=list)
-
-    @property
-    def decisive(self) -> _Finding:
-        """The finding whose action and entity the group gets.
-
-        The most severe action wins; then patterns, which know more kinds of values, before the classifier; then length.
-        """
-        return max(
-            self.findings,
-            key=lambda f: (
-                f.action.severity,
-                not f.span.learned,
-                f.span.end - f.span.start,
-                f.span.score,
-                -f.span.start,
-                f.span.entity,
-            ),
-        )
-
-    @property
-    def counted(self) -> list[_Finding]:
-        """The findings the account tells: what the classifier thinks of a value with a known format is left out."""
-        return [f for f in self.findings if not f.span.learned] or self.findings
 
 
 def _end(link: tuple[int, int]) -> int:
@@ -167,7 +114,7 @@ class Channel:
         self._seen: set[Span] = set()  # early ones, which may be found with and without what is before
         self._bridges = Bridges(terms.detectors, terms.facts)
         self._offset = 0  # where the open sessions' offset 0 is
-        self._findings: list[_Finding] = []
+        self._findings: list[Finding] = []
         self._owned: list[tuple[int, int, frozenset[ChannelKind]]] = []  # values that pass for where they come from
         self._links: list[tuple[int, int]] = []  # targets not released to their end, in order; none overlap
         self._withheld: ChannelKind | None = None
@@ -308,7 +255,7 @@ class Channel:
         if terms.recorded is not None:
             terms.recorded.append((span, action))
         if action.rewrites or span.given:
-            self._findings.append(_Finding(span, kind, action))
+            self._findings.append(Finding(span, kind, action))
             return
         terms.ledger.tally[Verdict(span.entity, kind, action, Outcome.of(action))] += 1
         if origins and not span.learned:
@@ -322,7 +269,7 @@ class Channel:
             return frozenset()
         return terms.origins.of(self._view.slice(span.start, span.end) if span.value is None else span.value)
 
-    def _is_owned(self, finding: _Finding) -> bool:
+    def _is_owned(self, finding: Finding) -> bool:
         """Whether the classifier found it in a value that a pattern found whole, and whose origins let it pass."""
         span, kind = finding.span, finding.kind
         if not span.learned:
@@ -354,7 +301,7 @@ class Channel:
         frontier = min(self.stable, self._view.settled)
         if self._links:
             frontier = self._before_link(frontier)
-        groups: list[_Group] = []
+        groups: list[Group] = []
         if self._findings:
             frontier, groups = self._groups_before(frontier)
         if frontier > self.released:
@@ -366,13 +313,13 @@ class Channel:
             raise self._fault(f"more than {self._terms.max_held} characters on hold")
         return written
 
-    def _groups_before(self, frontier: int) -> tuple[int, list[_Group]]:
+    def _groups_before(self, frontier: int) -> tuple[int, list[Group]]:
         """Complete groups before the frontier, and the frontier moved left so that it cuts none."""
         if self._owned:
             self._findings = [finding for finding in self._findings if not self._is_owned(finding)]
         ranges = [(*self._view.widen(f.span.start, f.span.end), f) for f in self._findings]
         ranges.sort(key=lambda entry: entry[:2])
-        groups: list[_Group] = []
+        groups: list[Group] = []
         for value_start, value_end, finding in ranges:
             start, end = self._with_links(value_start, value_end)
             if groups and start < groups[-1].end:
@@ -381,7 +328,7 @@ class Channel:
                 group.value_end = max(group.value_end, value_end)
                 group.findings.append(finding)
             else:
-                groups.append(_Group(start, end, value_start, value_end, [finding]))
+                groups.append(Group(start, end, value_start, value_end, [finding]))
         while groups and groups[-1].end > frontier:
             frontier = min(frontier, groups.pop().start)
         done = len(groups)
@@ -402,7 +349,7 @@ class Channel:
             index += 1
         return start, end
 
-    def _write(self, frontier: int, groups: list[_Group]) -> str:
+    def _write(self, frontier: int, groups: list[Group]) -> str:
         """Render up to ``frontier``, in stretches that end where a decision blocks or withholds what follows."""
         pieces: list[str] = []
         edits: list[Edit] = []
@@ -413,7 +360,7 @@ class Channel:
                 group.findings = [
                     finding
                     for finding in group.findings
-                    if not finding.span.given and self._around(finding.span.start, finding.span.end, given)
+                    if not finding.span.given and around(self._view, finding.span.start, finding.span.end, given)
                 ]
             self._count(group)
             if shadow or not group.findings:
@@ -434,29 +381,12 @@ class Channel:
                     edits = []
                     self._withheld = decisive.kind
                 continue
-            replaced = self._around(group.start, group.end, given) if given else [(group.start, group.end)]
+            replaced = around(self._view, group.start, group.end, given) if given else [(group.start, group.end)]
             edits += sorted(self._replaced(replaced, group) + self._restored(given))
         pieces.append(self._render(frontier, edits))
         return "".join(pieces)
 
-    def _around(self, start: int, end: int, given: Sequence[Span]) -> list[_Range]:
-        """The parts of ``[start, end)`` outside ``given`` with letters or digits in them, without space around.
-
-        An ending of a word that is given goes with it.
-        """
-        parts: list[_Range] = []
-        at, behind = start, False
-        for stop, following in [*((span.start, span.end) for span in given), (end, end)]:
-            text = self._view.slice(at, min(stop, end)) if at < stop else ""
-            if behind and (ending := _ENDING.match(text)):
-                at += ending.end()
-                text = text[ending.end() :]
-            if any(map(str.isalnum, text)):
-                parts.append((at + len(text) - len(text.lstrip()), at + len(text.rstrip())))
-            at, behind = max(at, following), at <= following
-        return parts
-
-    def _replaced(self, ranges: Sequence[_Range], group: _Group) -> list[Edit]:
+    def _replaced(self, ranges: Sequence[Range], group: Group) -> list[Edit]:
         """Edits that replace ``ranges``, each part of the view by itself: so placeholders stand for what was there.
 
         In the target of a link all is replaced by what stands for the value in it.
@@ -525,7 +455,7 @@ class Channel:
             written += self._render(end, rest)
         return written
 
-    def _count(self, group: _Group) -> None:
+    def _count(self, group: Group) -> None:
         """Count a group once for each entity: two rules that find the same value are one finding."""
         shadow = self._terms.policy.mode is Mode.SHADOW
         verdicts = {

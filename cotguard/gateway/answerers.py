@@ -1,0 +1,108 @@
+"""Who answers what detectors and seals ask outside of the core: the classifier, guards, the store of originals."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cotguard.classifier.handover import Answerers
+from cotguard.detectors.contract import Detector
+from cotguard.gateway.sealing import store_of
+from cotguard.gateway.settings import Settings
+from cotguard.guard.client import GuardClient
+from cotguard.guard.detector import Guard
+from cotguard.sealing.store import STORE
+from cotguard.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:  # and with them numpy, and redis, which a gateway without a classifier or a store need not load
+    from cotguard.classifier.detector import Classifier
+    from cotguard.classifier.inference import Inference
+    from cotguard.sealing.redis_store import RedisStore
+
+__all__ = ["Staff"]
+
+
+class Staff:
+    """Those that ``detectors`` and the settings call for. They are there once ``start`` has returned."""
+
+    def __init__(self, settings: Settings, detectors: Sequence[Detector], metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._classifier = _classifier(detectors)
+        self._guards = {each.answerer: each for each in detectors if isinstance(each, Guard)}
+        self._members: dict[str, Inference | GuardClient | RedisStore] = {}
+
+    @property
+    def answerers(self) -> Answerers:
+        """By name, who answers."""
+        return self._members
+
+    @property
+    def keeps_originals(self) -> bool:
+        """Whether opening a seal may ask."""
+        return STORE in self._members
+
+    @property
+    def classifier(self) -> str:
+        """Which classifier is in use, in words."""
+        if self._classifier is None:
+            return "no classifier"
+        engine = self._classifier.engine
+        return f"classifier {engine.bundle.manifest.name} on {engine.provider.removesuffix('ExecutionProvider')}"
+
+    @property
+    def guard(self) -> str:
+        """Which guard is in use, in words that follow the classifier's."""
+        return next((f" and guard {guard.form.name}" for guard in self._guards.values()), "")
+
+    async def start(self) -> None:
+        """What needs the running loop: the classifier's threads, connections to its replicas, the guard, the store."""
+        settings = self._settings
+        if self._classifier is not None:
+            self._members[self._classifier.name] = _inference(self._classifier, settings, self._metrics)
+            engine = self._classifier.engine
+            bundle = engine.bundle
+            self._metrics.classifier.labels(bundle.manifest.name, bundle.digest, engine.provider).set(1)
+        for answerer, guard in self._guards.items():
+            self._members[answerer] = GuardClient(
+                guard.form,
+                settings.guard_url,
+                model=settings.guard_model,
+                api_key=settings.guard_api_key,
+                deadline=settings.guard_deadline,
+                concurrency=settings.guard_concurrency,
+                metrics=self._metrics,
+            )
+        store = store_of(settings)
+        if store is not None:
+            self._members[STORE] = store
+
+    async def ready(self) -> bool:
+        """Whether all of them can be asked now."""
+        return all(await asyncio.gather(*(member.check() for member in self._members.values())))
+
+    async def close(self) -> None:
+        """Stop what ``start`` started."""
+        for member in self._members.values():
+            await member.close()
+
+
+def _inference(classifier: "Classifier", settings: Settings, metrics: Metrics) -> "Inference":
+    """Who answers the classifier: threads of this process, or replicas elsewhere."""
+    from cotguard.classifier.inference import Inference, Threads
+    from cotguard.classifier.remote.replicas import Replicas
+
+    judge = (
+        Threads(classifier.engine, settings.classifier_threads)
+        if settings.served is None
+        else Replicas(classifier, settings.served, metrics)
+    )
+    return Inference(judge, deadline=settings.classifier_deadline, metrics=metrics)
+
+
+def _classifier(detectors: Sequence[Detector]) -> "Classifier | None":
+    """The classifier among them. Its module is loaded only if it is there."""
+    if all(each.name != "classifier" for each in detectors):
+        return None
+    from cotguard.classifier.detector import Classifier
+
+    return next((each for each in detectors if isinstance(each, Classifier)), None)
