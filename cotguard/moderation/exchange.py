@@ -109,8 +109,8 @@ class Exchange:
 
     def note(self, view: View, raw: str) -> None:
         """Note a text of the request, before any of them is read: where a value stands may decide about it."""
-        if self.policy.asks_origins:
-            self._provenance.origins.add(view.kind_at(0), view.feed(raw, True))
+        if self.policy.asks_origins and self._reader is not None:
+            self._provenance.origins.add(view.kind_at(0), self._reader.decoded(view, raw))
 
     def read(self, view: View, raw: str) -> str:
         """What is to go upstream for a text of the request. All of them are read before the first lane is asked for.

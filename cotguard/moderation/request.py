@@ -36,7 +36,7 @@ _TURN_CHARS = 8192
 
 
 class Findings:
-    """What the detectors of one policy find in whole texts, remembered. As a detector, it reads whole texts only.
+    """What the detectors of one policy find in whole texts, remembered; a detector that decides at the end of a text.
 
     ``pause`` is called when a good many characters were read: others may have their turn. ``texts``: how many are
     remembered. ``patterns``: the same without models, which take names and ids for anything.
@@ -85,26 +85,35 @@ class Findings:
             for session in sessions:
                 for span in session.advance(piece, final)[0]:
                     yield span if span.value is None else replace(span, value=None)  # it is text
-            self._read += len(piece)
-            if self._read >= _TURN_CHARS and self._pause is not None:
-                self._read = 0
-                self._pause()
+            self.took(len(piece))
+
+    def took(self, characters: int) -> None:
+        """So many were read: others may have their turn."""
+        self._read += characters
+        if self._read >= _TURN_CHARS and self._pause is not None:
+            self._read = 0
+            self._pause()
 
     def open(self, scope: Scope) -> Session:
         return _Whole(self, scope.kind)
 
 
 class _Whole:
-    """A session that is given all its text at once."""
+    """A session that decides nothing before it has all its text."""
 
-    __slots__ = ("_findings", "_kind")
+    __slots__ = ("_findings", "_kind", "_pieces")
 
     def __init__(self, findings: Findings, kind: ChannelKind) -> None:
         self._findings = findings
         self._kind = kind
+        self._pieces: list[str] = []
 
     def advance(self, text: str, final: bool) -> tuple[Sequence[Span], int]:
-        return self._findings.of(self._kind, text), len(text)
+        self._pieces.append(text)
+        if not final:
+            return (), 0
+        whole = "".join(self._pieces)
+        return self._findings.of(self._kind, whole), len(whole)
 
 
 class RequestReader:
@@ -126,9 +135,14 @@ class RequestReader:
         if self._terms.policy.request.texts is RequestTexts.MODERATE:
             return self._moderate(view, raw)
         kind = view.kind_at(0)
-        text = view.feed(raw, True)
-        self._learn(kind, text, self._find(kind, text) if kind in SOURCES else ())
+        if kind in SOURCES:
+            text = self.decoded(view, raw)
+            self._learn(kind, text, self._find(kind, text))
         return raw
+
+    def decoded(self, view: View, raw: str) -> str:
+        """The text of ``raw``."""
+        return "".join(view.feed(piece, final) for piece, final in self._pieces(raw))
 
     def moderated(self, view: View, raw: str) -> str:
         """The same, of a text that is counted elsewhere and not to be learnt from; what is blocked is cut."""
@@ -158,8 +172,16 @@ class RequestReader:
         """A channel that has taken ``raw``, and its text."""
         channel = Channel(None, None, view, terms)
         channel.open("")
-        channel.feed(raw, final=True)
+        for piece, final in self._pieces(raw):
+            channel.feed(piece, final=final)
         return channel, view.slice(0, channel.received)
+
+    def _pieces(self, raw: str) -> Iterator[tuple[str, bool]]:
+        """``raw`` as much at a time as takes a few milliseconds; whether nothing follows."""
+        for at in range(0, max(len(raw), 1), _TURN_CHARS):
+            piece = raw[at : at + _TURN_CHARS]
+            yield piece, at + _TURN_CHARS >= len(raw)
+            self._findings.took(len(piece))
 
     def _find(self, kind: ChannelKind, text: str) -> Sequence[Span]:
         try:
