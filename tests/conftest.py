@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 import uvloop
 from aiohttp import web
+from hypothesis import settings
 
 from cotguard.detectors.contract import Detector
 from cotguard.detectors.registry import build
@@ -19,6 +20,8 @@ from cotguard.gateway.settings import Settings
 from cotguard.policy import Policy, load
 from cotguard.telemetry.metrics import Metrics
 
+settings.register_profile("untimed", deadline=None)  # how long a case takes depends on what else runs
+settings.load_profile("untimed")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its threads write past what pytest captures
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

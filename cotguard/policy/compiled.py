@@ -50,12 +50,14 @@ class _Row:
         return any(step.unless for step in self.steps)
 
     def may_act(self, score: float) -> bool:
-        for step in self.steps:
-            if not score < step.lowest:
-                if step.action is not Action.ALLOW:
+        passed: list[frozenset[ChannelKind]] = []  # what earlier steps leave alone; some of each must be met
+        for lowest, unless, action in self.steps:
+            if not score < lowest:
+                if action is not Action.ALLOW and all(each - unless for each in passed):
                     return True
-                if not step.unless:
+                if not unless:
                     return False
+                passed.append(unless)
         return self.rest is not Action.ALLOW
 
     def takes(self, action: Action) -> bool:
