@@ -67,7 +67,7 @@ def build(
     detectors: list[Detector] = [PrivateKeyDetector(), SeedPhrases(), SystemPromptRecall()]
     if rules:
         detectors.insert(0, PatternDetector(rules))
-    if policy.request.texts is RequestTexts.MODERATE and any(
+    if policy.request.texts is not RequestTexts.IGNORE and any(
         PromptInjection.entities & policy.entities_for(kind) for kind in LEAST_SCORE
     ):
         detectors.append(PromptInjection())

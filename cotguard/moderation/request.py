@@ -137,8 +137,17 @@ class RequestReader:
         kind = view.kind_at(0)
         if kind in SOURCES:
             text = self.decoded(view, raw)
-            self._learn(kind, text, self._find(kind, text))
+            spans = self._find(kind, text)
+            self._flag(kind, spans)
+            self._learn(kind, text, spans)
         return raw
+
+    def _flag(self, kind: ChannelKind, spans: Sequence[Span]) -> None:
+        """Count what is flagged: that much of the rules is carried out on texts that are only read."""
+        policy, tally = self._terms.policy, self._terms.ledger.tally
+        for span in spans:
+            if policy.decide(span.entity, kind, span.score) is Action.FLAG:
+                tally[Verdict(span.entity, kind, Action.FLAG, Outcome.FLAGGED)] += 1
 
     def decoded(self, view: View, raw: str) -> str:
         """The text of ``raw``."""

@@ -204,8 +204,8 @@ class RequestDocument(_Document):
     texts: RequestTextsWord = Field(
         default=RequestTexts.READ,
         description=(
-            "ignore; read: values that stand in it are found, so that they are known when they come back; moderate: "
-            "the rules are carried out too, and what goes to the upstream is rewritten."
+            "ignore; read: values that stand in it are found, so that they are known when they come back, and what is "
+            "flagged is counted; moderate: all rules are carried out, and what goes to the upstream is rewritten."
         ),
         examples=["moderate"],
     )
