@@ -18,12 +18,14 @@ from cotguard.moderation.verdict import Ledger, Outcome, Verdict
 from cotguard.moderation.view import PlainView, View
 from cotguard.policy import OnError, Policy, RequestTexts
 from cotguard.spans import Action, ChannelKind, Span
+from cotguard.taxonomy import GROUPS
 
 __all__ = ["MEMORY_TEXTS", "Findings", "RequestBlocked", "RequestReader"]
 
 MEMORY_TEXTS = 8192
 """Texts whose findings are remembered, the latest used: about 200 bytes each, and 150 for every finding."""
 
+_HAZARDS = frozenset(GROUPS["HAZARD"])
 _LEARNED = frozenset({"classifier", "guard"})
 
 
@@ -143,11 +145,14 @@ class RequestReader:
         return raw
 
     def _flag(self, kind: ChannelKind, spans: Sequence[Span]) -> None:
-        """Count what is flagged: that much of the rules is carried out on texts that are only read."""
+        """Count what is flagged, and hazards that more would be done about if the text were moderated."""
         policy, tally = self._terms.policy, self._terms.ledger.tally
         for span in spans:
-            if policy.decide(span.entity, kind, span.score) is Action.FLAG:
-                tally[Verdict(span.entity, kind, Action.FLAG, Outcome.FLAGGED)] += 1
+            action = policy.decide(span.entity, kind, span.score)
+            if action is Action.FLAG:
+                tally[Verdict(span.entity, kind, action, Outcome.FLAGGED)] += 1
+            elif action is not Action.ALLOW and span.entity in _HAZARDS:
+                tally[Verdict(span.entity, kind, action, Outcome.WOULD_HAVE)] += 1
 
     def decoded(self, view: View, raw: str) -> str:
         """The text of ``raw``."""
