@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 
-__all__ = ["CREDENTIALS", "PARAMETER", "credentials_of", "fingerprint", "injected", "without_credentials"]
+__all__ = ["CREDENTIALS", "PARAMETER", "credentials_of", "fingerprint", "injected", "is_token", "without_credentials"]
 
 CREDENTIALS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 """Where the SDKs of the dialects send an API key."""
@@ -61,3 +61,8 @@ def injected(dialect: str, key: str, header: str = "") -> dict[str, str]:
     """The upstream's credential, in ``header``, or else where clients of the dialect send it."""
     name = header.lower() or _OWN_HEADERS.get(dialect, "authorization")
     return {name: f"Bearer {key}" if name == "authorization" else key}
+
+
+def is_token(credential: str) -> bool:
+    """Whether ``credential`` has the form of a JSON Web Token."""
+    return credential.count(".") == 2

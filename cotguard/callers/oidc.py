@@ -28,7 +28,7 @@ from cotguard.callers.denied import Denied, Reason
 from cotguard.callers.document import OidcDocument, checked_url
 from cotguard.framing.json import JSONError, loads
 
-__all__ = ["Oidc", "is_token"]
+__all__ = ["Oidc"]
 
 _LOG = logging.getLogger("cotguard.callers")
 _FRESH_SECONDS = 600
@@ -51,11 +51,6 @@ class _IssuerKey(NamedTuple):
 
 class _FetchError(Exception):
     """The issuer's keys cannot be had. The message says why, in constant text."""
-
-
-def is_token(credential: str) -> bool:
-    """Whether ``credential`` has the form of a token."""
-    return credential.count(".") == 2
 
 
 class Oidc:

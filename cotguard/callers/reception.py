@@ -5,14 +5,17 @@ credential that he sends to the upstream.
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from cotguard.callers.caller import ANYBODY, Caller, Scope
-from cotguard.callers.credentials import credentials_of, fingerprint
+from cotguard.callers.credentials import credentials_of, fingerprint, is_token
 from cotguard.callers.denied import Denied, Reason
-from cotguard.callers.document import CallersDocument
+from cotguard.callers.document import CallersDocument, OidcDocument
 from cotguard.callers.keys import KeyStore, is_key
 from cotguard.callers.limits import Lease, Limiter, LocalLimiter
-from cotguard.callers.oidc import Oidc, is_token
+
+if TYPE_CHECKING:
+    from cotguard.callers.oidc import Oidc
 
 __all__ = ["Reception"]
 
@@ -27,7 +30,7 @@ class Reception:
         roles = callers.roles if callers else {}
         self._roles: Mapping[str, Scope] = {name: role.scope(role.policy) for name, role in roles.items()}
         self._store = KeyStore(store) if store else None
-        self._oidc = Oidc(callers.oidc, self._roles) if callers and callers.oidc else None
+        self._oidc = _issuer(callers.oidc, self._roles) if callers and callers.oidc else None
         self._limiter: Limiter = _shared(limits_url) if limits_url else LocalLimiter()
 
     async def caller(self, headers: Mapping[str, str]) -> Caller:
@@ -61,6 +64,12 @@ class Reception:
             await self._oidc.close()
         if self._store is not None:
             self._store.close()
+
+
+def _issuer(document: OidcDocument, roles: Mapping[str, Scope]) -> "Oidc":
+    from cotguard.callers.oidc import Oidc  # and with it PyJWT, which others need not load
+
+    return Oidc(document, roles)
 
 
 def _shared(url: str) -> Limiter:
