@@ -3,6 +3,7 @@
 The upstream knows nothing but placeholders, and uses them in reasoning, answers and arguments; it signs what it thinks.
 """
 
+import asyncio
 import json
 import random
 import re
@@ -183,3 +184,32 @@ async def test_openai(upstream: Upstream, make_proxy: ProxyFactory, role: str) -
                 {"role": "tool", "tool_call_id": f"call_{turn}", "content": RESULT},
             ]
     check(model)
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_no_caller_sees_the_values_of_another(upstream: Upstream, make_proxy: ProxyFactory, seed: int) -> None:
+    """All of them are the first of their exchange, and all streams are under way at the same time."""
+    rng = random.Random(seed)
+
+    async def echo(request: web.Request) -> web.StreamResponse:
+        used = PLACEHOLDER.findall((await request.read()).decode())
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for each in cut(" ".join(used) + " [EMAIL_ADDRESS_2] [EMAIL_ADDRESS_3]", rng.randint(1, 5)):
+            await response.write(b"".join(sse([chunk({"content": each}, None)], named=False)))
+            await asyncio.sleep(rng.random() / 500)
+        await response.write(b"".join(sse([chunk({}, "stop")], named=False)) + b"data: [DONE]\n\n")
+        return response
+
+    upstream.handler = echo
+    proxy = await make_proxy(EGRESS, DETECTORS)
+
+    async def caller(number: int) -> None:
+        own = f"user{number}.{rng.randint(100, 999)}@mail{number}.example.com"
+        async with openai.AsyncOpenAI(api_key=f"key-{number}", base_url=proxy.url + "/v1", max_retries=0) as api:
+            messages: Any = [{"role": "user", "content": f"I am {own}."}]
+            parts = await api.chat.completions.create(model="m", messages=messages, stream=True)
+            text = "".join([part.choices[0].delta.content or "" async for part in parts])
+        assert text == f"{own} [EMAIL_ADDRESS_2] [EMAIL_ADDRESS_3]"
+
+    await asyncio.gather(*map(caller, range(30)))
