@@ -82,10 +82,7 @@ async def test_a_changed_tool_is_silenced(listening: Upstream, make_proxy: Proxy
     assert counted(proxy) == {"redacted": 1}
 
 
-@pytest.mark.parametrize(
-    ("action", "texts", "outcome"),
-    [("flag", "read", "flagged"), ("block", "read", "would_have"), ("allow", "read", "")],
-)
+@pytest.mark.parametrize(("action", "outcome"), [("flag", "flagged"), ("block", "would_have"), ("allow", "")])
 async def test_where_requests_are_only_read_it_is_counted(
     listening: Upstream, make_proxy: ProxyFactory, action: str, outcome: str
 ) -> None:
