@@ -275,8 +275,9 @@ def moderate_request(
         raise Refused(400, ErrorKind.UNSUPPORTED, NO_MEDIA)
     if terms.texts is RequestTexts.IGNORE:
         return
-    for text in (*body.texts, *form.texts):
-        exchange.note(text.view(), text.text)
+    if exchange.policy.asks_origins:
+        for text in (*body.texts, *form.texts):
+            exchange.note(text.view(), text.text)
     if terms.texts is RequestTexts.MODERATE:
         words = sorted(body.words | form.words)
         if not all(exchange.is_plain(kind, word) for kind, word in words):

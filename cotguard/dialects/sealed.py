@@ -5,7 +5,7 @@ the original again. Whatever else stands in the place of a signature is the clie
 """
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cotguard.dialects.contract import ErrorKind, Refused, UpstreamFault
@@ -13,7 +13,7 @@ from cotguard.framing.json import dumps
 from cotguard.sealing.keyring import Unsealable
 from cotguard.sealing.seals import Seals, is_token
 
-__all__ = ["as_blob", "canonical", "from_blob", "joined_blobs", "opened"]
+__all__ = ["as_blob", "canonical", "from_blob", "joined_blobs", "opened", "with_blocks"]
 
 _INVALID = (
     "The field '{}' holds a seal that is not valid here: it was changed, or issued with another text, for another "
@@ -32,6 +32,17 @@ def opened(seals: Seals, kind: str, token: str, model: str, issued: str, field: 
     except Unsealable as unsealable:
         message = (_EXPIRED if unsealable.expired else _INVALID).format(field)
     raise Refused(400, ErrorKind.BAD_REQUEST, message)
+
+
+def with_blocks(messages: list[dict[str, Any]], restored: Callable[[Any], Any]) -> list[dict[str, Any]]:
+    """Messages with every block of their content ``restored``."""
+    written = []
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, list):
+            message = {**message, "content": [restored(block) for block in content]}
+        written.append(message)
+    return written
 
 
 def as_blob(token: str) -> str:

@@ -145,6 +145,8 @@ class Gateway:
         except Denied as denied:
             self.metrics.denied.labels(denied.reason).inc()
             return self._refuse(dialect, denied.refused)
+        except ModerationFault as fault:  # before the upstream was asked
+            return self._error(dialect, _failure(fault), "failed")
         except TooLargeError as error:
             return self._error(dialect, _Failure(413, ErrorKind.TOO_LARGE, str(error)), "refused")
         except EncodingError as error:
@@ -170,10 +172,7 @@ class Gateway:
             raise Refused(503, ErrorKind.SHUTTING_DOWN, _SHUTTING_DOWN)
         incoming = await read_incoming(request, match, query, self.settings.max_request_bytes)
         incoming = replace(incoming, seals=self._seals(caller))
-        try:
-            prepared = await self._opened(partial(match.dialect.prepare, incoming))
-        except ModerationFault as fault:
-            return self._error(match.dialect, _failure(fault), "failed")
+        prepared = await self._opened(partial(match.dialect.prepare, incoming))
         caller.scope.check_models(models_of(match.parameters, prepared.document) or {prepared.model})
         sent = tokens_in(len(incoming.body) or sum(len(value) for _, value in incoming.fields))
         asked = query if prepared.query is None else prepared.query
@@ -185,8 +184,6 @@ class Gateway:
             outgoing = await self._outgoing(request, match, asked, prepared, changed, incoming.body, exchange)
             del incoming  # its body, as the prepared one's: a stream lasts longer
             return await self._exchange(request, match.dialect, outgoing, prepared, exchange)
-        except ModerationFault as fault:
-            return self._error(match.dialect, _failure(fault), "failed")
         except asyncio.CancelledError:  # the client left, and took the handler with it
             self._finish(match.dialect, _CLIENT_GONE, "client_gone")
             raise
@@ -378,8 +375,6 @@ class Gateway:
             if named := models_of(match.parameters, document):
                 caller.scope.check_models(named)
             await self._moderate(Unmoderated(document, [], headers, match.parameters, query), match, exchange)
-        except ModerationFault as fault:
-            return self._error(dialect, _failure(fault), "failed")
         finally:
             self.metrics.account(exchange)
         data = dumps(document) if posted else None

@@ -1,7 +1,7 @@
 """One exchange: its request's texts, its lanes and the account of what was decided.
 
 exchange = Exchange(policy, detectors, facts, key)     # one per client request
-exchange.note(PlainView(ChannelKind.USER), "a text")   # each text of the request
+exchange.note(PlainView(ChannelKind.USER), "a text")   # each text of the request, if the policy asks for origins
 exchange.read(PlainView(ChannelKind.USER), "a text")   # what goes upstream for a text of the request
 lane = exchange.lane(0)                                # one per choice, made on first use
 lane.open(("reasoning",), PlainView(ChannelKind.REASONING))
@@ -108,18 +108,15 @@ class Exchange:
         return any(verdict.outcome is Outcome.BYPASSED for verdict in self._ledger.tally)
 
     def note(self, view: View, raw: str) -> None:
-        """Note a text of the request, before any of them is read: where a value stands may decide about it."""
-        if self.policy.asks_origins and self._reader is not None:
-            self._provenance.origins.add(view.kind_at(0), self._reader.decoded(view, raw))
+        """Note a text of the request, before any of them is read. Needed where the policy asks for origins."""
+        self._provenance.origins.add(view.kind_at(0), self._request.decoded(view, raw))
 
     def read(self, view: View, raw: str) -> str:
         """What is to go upstream for a text of the request. All of them are read before the first lane is asked for.
 
         Raises :class:`RequestBlocked` and :class:`ModerationFault`.
         """
-        if self._reader is None:
-            raise ValueError("the response has begun")
-        return self._reader.read(view, raw)
+        return self._request.read(view, raw)
 
     def judge(self, entity: str, kind: ChannelKind) -> Action:
         """What is to be done about something in the request that is of ``entity`` as a whole; counted."""
@@ -135,9 +132,13 @@ class Exchange:
 
         For names, ids, keys and numbers, which cannot be rewritten. Raises what :meth:`read` does.
         """
+        return self._request.is_plain(kind, text)
+
+    @property
+    def _request(self) -> RequestReader:
         if self._reader is None:
             raise ValueError("the response has begun")
-        return self._reader.is_plain(kind, text)
+        return self._reader
 
     def _learn(self, kind: ChannelKind, text: str, spans: Sequence[Span]) -> None:
         try:

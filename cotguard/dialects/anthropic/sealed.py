@@ -4,11 +4,12 @@ A ``thinking`` block keeps its moderated text, and has a token for its signature
 for its data. What a token restores is the block as it was: its fields, byte for byte.
 """
 
+from functools import partial
 from typing import Any
 
 from cotguard.dialects.contract import Restored
 from cotguard.dialects.request import bad
-from cotguard.dialects.sealed import opened
+from cotguard.dialects.sealed import opened, with_blocks
 from cotguard.sealing.seals import Seals, is_token
 
 __all__ = ["REDACTED", "THINKING", "restore", "seal_message", "sealed_data", "signature_of"]
@@ -19,13 +20,7 @@ REDACTED = "redacted_thinking"
 
 def restore(messages: list[dict[str, Any]], seals: Seals, model: str) -> list[dict[str, Any]]:
     """A request's messages with their original thinking. Raises :class:`Refused`."""
-    restored = []
-    for message in messages:
-        content = message.get("content")
-        if isinstance(content, list):
-            message = {**message, "content": [_restored(block, seals, model) for block in content]}
-        restored.append(message)
-    return restored
+    return with_blocks(messages, partial(_restored, seals=seals, model=model))
 
 
 def _restored(block: Any, seals: Seals, model: str) -> Any:

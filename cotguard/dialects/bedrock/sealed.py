@@ -4,11 +4,12 @@ A block of reasoning has a text with a signature, or redacted content, which is 
 ``reasoningContent`` was.
 """
 
+from functools import partial
 from typing import Any
 
 from cotguard.dialects.contract import Restored
 from cotguard.dialects.request import bad
-from cotguard.dialects.sealed import as_blob, from_blob, opened
+from cotguard.dialects.sealed import as_blob, from_blob, opened, with_blocks
 from cotguard.sealing.seals import Seals, is_token
 
 __all__ = ["reasoning_signature", "redacted_content", "restore", "seal_redacted", "seal_signature"]
@@ -20,13 +21,7 @@ _FIELD = "messages[].content[].reasoningContent."
 
 def restore(messages: list[dict[str, Any]], seals: Seals, model: str) -> list[dict[str, Any]]:
     """A request's messages with their original reasoning. Raises :class:`Refused`."""
-    restored = []
-    for message in messages:
-        content = message.get("content")
-        if isinstance(content, list):
-            message = {**message, "content": [_restored(block, seals, model) for block in content]}
-        restored.append(message)
-    return restored
+    return with_blocks(messages, partial(_restored, seals=seals, model=model))
 
 
 def _restored(block: Any, seals: Seals, model: str) -> Any:
