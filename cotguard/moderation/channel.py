@@ -219,7 +219,7 @@ class Channel:
         if self._terms.policy.on_error is not OnError.OPEN:
             # The cause's text may quote what it choked on; its type does not.
             raise self._fault(f"a detector raised {type(error).__name__}") from error
-        self._terms.ledger.tally[Verdict("", kind, Action.ALLOW, Outcome.BYPASSED)] += 1
+        self._terms.ledger.count(Verdict("", kind, Action.ALLOW, Outcome.BYPASSED))
         self._sessions = []
         self._stables = []
         self._alone = []
@@ -227,7 +227,7 @@ class Channel:
 
     def _fault(self, message: str) -> ModerationFault:
         kind = self._view.kind_at(self.released)
-        self._terms.ledger.tally[Verdict("", kind, Action.BLOCK, Outcome.FAILED_CLOSED)] += 1
+        self._terms.ledger.count(Verdict("", kind, Action.BLOCK, Outcome.FAILED_CLOSED))
         return ModerationFault(message)
 
     def _take(self, span: Span, early: list[Span]) -> None:
@@ -257,10 +257,20 @@ class Channel:
         if action.rewrites or span.given:
             self._findings.append(Finding(span, kind, action))
             return
-        terms.ledger.tally[Verdict(span.entity, kind, action, Outcome.of(action))] += 1
+        self._note(Verdict(span.entity, kind, action, Outcome.of(action)), span)
         if origins and not span.learned:
             self._owned = [owned for owned in self._owned if owned[1] > self.released]
             self._owned.append((span.start, span.end, origins))
+
+    def _note(self, verdict: Verdict, span: Span) -> None:
+        """Count a verdict about a value of this channel's text."""
+        terms = self._terms
+        if terms.ledger.journal is None:
+            terms.ledger.tally[verdict] += 1
+            return
+        rule = terms.policy.rule(span.entity, verdict.kind, span.score, self._origins(span, verdict.kind))
+        value = self._view.slice(span.start, span.end) if span.value is None else span.value
+        terms.ledger.count(verdict, span, rule, value)
 
     def _origins(self, span: Span, kind: ChannelKind) -> frozenset[ChannelKind]:
         """Where in the request the value stands, if the policy asks."""
@@ -409,7 +419,8 @@ class Channel:
             edits.append((span.start, span.end, value))
             kind = self._view.kind_at(span.start)
             if kind is not self._withheld:
-                self._terms.ledger.tally[Verdict(span.entity, kind, Action.ALLOW, Outcome.RESTORED)] += 1
+                verdict = Verdict(span.entity, kind, Action.ALLOW, Outcome.RESTORED)
+                self._terms.ledger.count(verdict, span, value=value)
         return edits
 
     def _render(self, end: int, edits: list[Edit]) -> str:
@@ -459,7 +470,8 @@ class Channel:
         """Count a group once for each entity: two rules that find the same value are one finding."""
         shadow = self._terms.policy.mode is Mode.SHADOW
         verdicts = {
-            Verdict(f.span.entity, f.kind, f.action, Outcome.WOULD_HAVE if shadow else Outcome.of(f.action))
+            Verdict(f.span.entity, f.kind, f.action, Outcome.WOULD_HAVE if shadow else Outcome.of(f.action)): f.span
             for f in group.counted
         }
-        self._terms.ledger.tally.update(verdicts)
+        for verdict, span in verdicts.items():
+            self._note(verdict, span)

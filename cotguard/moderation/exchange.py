@@ -25,7 +25,7 @@ from cotguard.moderation.placeholders import Placeholders
 from cotguard.moderation.provenance import Provenance
 from cotguard.moderation.replacement import KeyedPseudonyms, Replacer
 from cotguard.moderation.request import Findings, RequestBlocked, RequestReader
-from cotguard.moderation.verdict import Ledger, Outcome, Verdict
+from cotguard.moderation.verdict import Journal, Ledger, Outcome, Verdict
 from cotguard.moderation.view import PlainView, View
 from cotguard.policy import Mode, OnError, Policy, RequestTexts
 from cotguard.spans import Action, ChannelKind, Span
@@ -43,6 +43,7 @@ class Exchange:
     ``exchange_key``, which is random unless given. With ``record`` every span is kept in ``spans`` with its action.
     ``findings``: what is found in texts of requests, for all exchanges with these detectors. What is replaced by
     placeholders in them is restored in the lanes. Text of the kinds in ``hidden`` is moderated and not written.
+    ``journal`` gets each decision.
     """
 
     def __init__(
@@ -57,10 +58,11 @@ class Exchange:
         record: bool = False,
         findings: Findings | None = None,
         hidden: frozenset[ChannelKind] = frozenset(),
+        journal: Journal | None = None,
     ) -> None:
         self.policy = policy
         self.spans: list[tuple[Span, Action]] = []
-        self._ledger = Ledger()
+        self._ledger = Ledger(journal=journal)
         self._lanes: dict[int, Lane] = {}
         self._provenance = Provenance(policy)
         self.placeholders = Placeholders()
@@ -76,7 +78,7 @@ class Exchange:
             RequestFacts(),
             Replacer(key, self.placeholders),
             self.placeholders,
-            Ledger(self._ledger.tally),
+            Ledger(self._ledger.tally, journal=journal),
             max_held,
             origins=self._provenance.origins,
         )
@@ -124,7 +126,7 @@ class Exchange:
         carried_out = self.policy.mode is Mode.ENFORCE and self.policy.request.texts is RequestTexts.MODERATE
         if action is not Action.ALLOW:
             outcome = Outcome.of(action) if carried_out or action is Action.FLAG else Outcome.WOULD_HAVE
-            self._ledger.tally[Verdict(entity, kind, action, outcome)] += 1
+            self._ledger.count(Verdict(entity, kind, action, outcome), rule=self.policy.rule(entity, kind, 1.0))
         return action if carried_out else Action.ALLOW
 
     def is_plain(self, kind: ChannelKind, text: str) -> bool:
@@ -145,9 +147,9 @@ class Exchange:
             self._provenance.learn(kind, text, spans)
         except ModerationFault:
             if self.policy.on_error is not OnError.OPEN:
-                self._ledger.tally[Verdict("", kind, Action.BLOCK, Outcome.FAILED_CLOSED)] += 1
+                self._ledger.count(Verdict("", kind, Action.BLOCK, Outcome.FAILED_CLOSED))
                 raise
-            self._ledger.tally[Verdict("", kind, Action.ALLOW, Outcome.BYPASSED)] += 1
+            self._ledger.count(Verdict("", kind, Action.ALLOW, Outcome.BYPASSED))
 
     def _begin_response(self, reader: RequestReader) -> None:
         """Make the terms of the response: they depend on what was read."""

@@ -140,19 +140,23 @@ class RequestReader:
         if kind in SOURCES:
             text = self.decoded(view, raw)
             spans = self._find(kind, text)
-            self._flag(kind, spans)
+            self._flag(kind, text, spans)
             self._learn(kind, text, spans)
         return raw
 
-    def _flag(self, kind: ChannelKind, spans: Sequence[Span]) -> None:
+    def _flag(self, kind: ChannelKind, text: str, spans: Sequence[Span]) -> None:
         """Count what is flagged, and hazards that more would be done about if the text were moderated."""
-        policy, tally = self._terms.policy, self._terms.ledger.tally
+        policy, ledger = self._terms.policy, self._terms.ledger
         for span in spans:
             action = policy.decide(span.entity, kind, span.score)
             if action is Action.FLAG:
-                tally[Verdict(span.entity, kind, action, Outcome.FLAGGED)] += 1
+                outcome = Outcome.FLAGGED
             elif action is not Action.ALLOW and span.entity in _HAZARDS:
-                tally[Verdict(span.entity, kind, action, Outcome.WOULD_HAVE)] += 1
+                outcome = Outcome.WOULD_HAVE
+            else:
+                continue
+            rule = policy.rule(span.entity, kind, span.score)
+            ledger.count(Verdict(span.entity, kind, action, outcome), span, rule, text[span.start : span.end])
 
     def decoded(self, view: View, raw: str) -> str:
         """The text of ``raw``."""
@@ -202,7 +206,7 @@ class RequestReader:
             return self._findings.of(kind, text)
         except Exception as error:
             if self._terms.policy.on_error is OnError.OPEN:
-                self._terms.ledger.tally[Verdict("", kind, Action.ALLOW, Outcome.BYPASSED)] += 1
+                self._terms.ledger.count(Verdict("", kind, Action.ALLOW, Outcome.BYPASSED))
                 return ()
-            self._terms.ledger.tally[Verdict("", kind, Action.BLOCK, Outcome.FAILED_CLOSED)] += 1
+            self._terms.ledger.count(Verdict("", kind, Action.BLOCK, Outcome.FAILED_CLOSED))
             raise ModerationFault(f"a detector raised {type(error).__name__}") from error

@@ -4,7 +4,8 @@ For every entity and channel the rules that name both are kept in order, each as
 it leaves alone and its action, up to the first that takes every value; where there is none, the default ends the row.
 Detectors may report entities the taxonomy does not know; these share a row that only rules for ``ALL`` fill.
 
-Known limit: the digest is not keyed. Who sees it, and knows the rest of the policy, can test guesses at known values.
+Known limit: clients see the digest. Who knows the rest of the policy can test guesses at known values, all of them at
+once, at the price of one slow hash (16 MiB, some 50 ms) for each guess.
 """
 
 import hashlib
@@ -32,6 +33,7 @@ class _Step(NamedTuple):
     lowest: float
     unless: frozenset[ChannelKind]
     action: Action
+    rule: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class _Row:
 
     steps: tuple[_Step, ...]
     rest: Action
+    last: int
+    """Which rule ``rest`` is from; -1 for the default."""
 
     @property
     def acts(self) -> bool:
@@ -51,7 +55,7 @@ class _Row:
 
     def may_act(self, score: float) -> bool:
         passed: list[frozenset[ChannelKind]] = []  # what earlier steps leave alone; some of each must be met
-        for lowest, unless, action in self.steps:
+        for lowest, unless, action, _ in self.steps:
             if not score < lowest:
                 if action is not Action.ALLOW and all(each - unless for each in passed):
                     return True
@@ -78,6 +82,7 @@ class Policy:
     name: str
     mode: Mode
     on_error: OnError
+    on_audit_error: OnError
     uses_classifier: bool
     notice: str
     links: Links
@@ -97,11 +102,19 @@ class Policy:
         ``origins``: the kinds of the request's texts that the value stands in.
         """
         row = self._row(entity, kind)
-        for lowest, unless, action in row.steps:
+        for lowest, unless, action, _ in row.steps:
             # Not ">=": a score that is not a number must meet a rule, and is below none.
             if not score < lowest and not unless & origins:
                 return action
         return row.rest
+
+    def rule(self, entity: str, kind: ChannelKind, score: float, origins: frozenset[ChannelKind] = frozenset()) -> int:
+        """The index of the rule that ``decide`` goes by; -1 for the default."""
+        row = self._row(entity, kind)
+        for lowest, unless, _, rule in row.steps:
+            if not score < lowest and not unless & origins:
+                return rule
+        return row.last
 
     def needs_origins(self, entity: str, kind: ChannelKind) -> bool:
         """Whether ``decide`` asks where a value of ``entity`` comes from in a channel of ``kind``."""
@@ -131,6 +144,7 @@ def compile_policy(document: PolicyDocument, known_values: Sequence[str]) -> Pol
         name=document.name,
         mode=document.mode,
         on_error=document.on_error,
+        on_audit_error=document.on_audit_error,
         uses_classifier=document.classifier,
         notice=document.notice,
         links=document.links,
@@ -172,14 +186,17 @@ def _deciding_rules(document: PolicyDocument) -> dict[Place, list[int]]:
 
 def _row(document: PolicyDocument, rules: Sequence[int]) -> _Row:
     steps: list[_Step] = []
-    for rule in (document.rules[index] for index in rules):
+    for index in rules:
+        rule = document.rules[index]
         if rule.min_score == 0 and not rule.unless_origin:
-            return _Row(tuple(steps), rule.action)
-        steps.append(_Step(rule.min_score, frozenset(rule.unless_origin), rule.action))
-    return _Row(tuple(steps), document.default)
+            return _Row(tuple(steps), rule.action, index)
+        steps.append(_Step(rule.min_score, frozenset(rule.unless_origin), rule.action, index))
+    return _Row(tuple(steps), document.default, -1)
 
 
 def _digest(document: PolicyDocument, known_values: Sequence[str]) -> str:
     content = document.model_dump(mode="json", exclude={"description", "known_values"})
-    canonical = json.dumps({**content, "known_values": list(known_values)}, sort_keys=True)
+    values = json.dumps(list(known_values)).encode() if known_values else b""
+    slow = hashlib.scrypt(values, salt=b"known values", n=2**14, r=8, p=1).hex() if values else ""
+    canonical = json.dumps({**content, "known_values": slow}, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:_DIGEST_CHARS]

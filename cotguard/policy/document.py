@@ -246,6 +246,14 @@ class PolicyDocument(_Document):
         description="When moderating fails: closed ends the exchange, open lets its text pass unmoderated.",
         examples=["closed"],
     )
+    on_audit_error: OnErrorWord = Field(
+        default=OnError.CLOSED,
+        description=(
+            "When a decision cannot be recorded in the audit trail: closed ends the exchange before what was decided "
+            "is delivered, open goes on without the record. Of no matter without a trail."
+        ),
+        examples=["closed"],
+    )
     classifier: StrictBool = Field(
         default=True,
         description="Whether the classifier is used beside the deterministic detectors.",
