@@ -16,9 +16,10 @@ from cotguard.callers.document import KeyScope
 from cotguard.callers.keys import Key, KeyStore, KeyStoreError
 from cotguard.callers.limits import DAY
 from cotguard.classifier.bundle import DEFAULT, NONE, BundleError, ready_bundles
+from cotguard.config.commands import add_config, add_flags, check_config, sources_of
+from cotguard.config.errors import SettingsError
 from cotguard.detectors.contract import Detector, RequestFacts
 from cotguard.detectors.registry import build
-from cotguard.gateway.settings import Settings, SettingsError, load_settings
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.moderation.json_view import JsonView
 from cotguard.moderation.view import PlainView
@@ -36,10 +37,11 @@ examples:
   cotguard serve --upstream https://models.example.com --policy strict
   cotguard serve --upstream http://10.0.0.5:8000 --listen 0.0.0.0:8080 --keys keys.db --callers-file callers.yaml
   COTGUARD_UPSTREAM=http://127.0.0.1:8000 cotguard serve --config cotguard.yaml
+  cotguard check --config cotguard.yaml && kill -HUP PID     # reloads; a changed file is followed anyway
 
 Then point your client's base URL at http://127.0.0.1:8080/v1. A flag wins over COTGUARD_* in the environment,
-which wins over the config file (lines of `name: value`). Compiled rules are kept in $COTGUARD_CACHE (default
-~/.cache/cotguard, empty for nowhere), which makes the next start faster."""
+which wins over the config file (`name: value`, and what only a file can say: upstreams and routes). Compiled rules
+are kept in $COTGUARD_CACHE (default ~/.cache/cotguard, empty for nowhere), which makes the next start faster."""
 
 _KEYS_EXAMPLES = """\
 examples:
@@ -81,12 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
 
     serve = commands.add_parser("serve", help="run the proxy", epilog=_SERVE_EXAMPLES, formatter_class=raw)
-    for name, field in Settings.model_fields.items():
-        default = "required" if field.is_required() else f"default {field.default!r}"
-        serve.add_argument("--" + name.replace("_", "-"), help=f"{field.description} ({default})", metavar="VALUE")
-    serve.add_argument("--config", help="a YAML file with the settings above", metavar="FILE")
+    add_flags(serve)
     serve.add_argument("--workers", type=int, default=1, help="processes that share the port (default 1)", metavar="N")
     serve.set_defaults(run=_serve)
+
+    add_config(commands)
 
     keys = commands.add_parser("keys", help="API keys of the gateway's own", epilog=_KEYS_EXAMPLES, formatter_class=raw)
     _add_keys(keys.add_subparsers(required=True, metavar="TASK"))
@@ -107,8 +108,11 @@ def _parser() -> argparse.ArgumentParser:
     scan.set_defaults(run=_scan)
 
     ready = ", ".join(ready_policies())
-    check = commands.add_parser("check", help="validate policies", epilog=f"Ready policies: {ready}.")
-    check.add_argument("policies", nargs="+", metavar="POLICY", help="ready policy or file")
+    check = commands.add_parser("check", help="validate policies and config files", epilog=f"Ready policies: {ready}.")
+    check.add_argument("policies", nargs="*", metavar="POLICY", help="ready policy or file")
+    check.add_argument(
+        "--config", action="append", default=[], metavar="FILE", help="a config file, with all files that it names"
+    )
     check.set_defaults(run=_check)
 
     dialects = commands.add_parser("dialects", help="list the wire formats that are moderated, with their paths")
@@ -206,9 +210,7 @@ def _date(seconds: float) -> str:
 def _serve(arguments: argparse.Namespace) -> int:
     from cotguard.gateway.serve import serve  # the server's imports are not needed by the other commands
 
-    flags = {name: getattr(arguments, name) for name in Settings.model_fields}
-    settings = load_settings(flags, os.environ, arguments.config)
-    return serve(settings, arguments.workers)
+    return serve(sources_of(arguments), arguments.workers)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -218,16 +220,29 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    if not (arguments.policies or arguments.config):
+        print("name policies, or --config FILE", file=sys.stderr)  # noqa: T201
+        return _USAGE_ERROR
+    checks = [(name, _checked_policy) for name in arguments.policies]
+    checks += [(name, _checked_config) for name in arguments.config]
     status = 0
-    for name in arguments.policies:
+    for name, check in checks:
         try:
-            policy = load(name)
-        except PolicyError as error:
+            print(f"{name}: ok ({check(name)})")  # noqa: T201
+        except (PolicyError, SettingsError) as error:
             print(error, file=sys.stderr)  # noqa: T201
             status = _USAGE_ERROR
-        else:
-            print(f"{name}: ok ({policy.name}, {policy.mode}, digest {policy.digest})")  # noqa: T201
     return status
+
+
+def _checked_policy(name: str) -> str:
+    policy = load(name)
+    return f"{policy.name}, {policy.mode}, digest {policy.digest}"
+
+
+def _checked_config(name: str) -> str:
+    settings = check_config(name).settings
+    return f"upstreams: {', '.join(settings.pools)}; policies: {', '.join(settings.policies)}"
 
 
 def _dialects(arguments: argparse.Namespace) -> int:

@@ -13,10 +13,11 @@ import uvloop
 from aiohttp import web
 from hypothesis import settings
 
+from cotguard.config.settings import Settings
 from cotguard.detectors.contract import Detector
 from cotguard.detectors.registry import build
 from cotguard.gateway.app import GATEWAY, Gateway, create_app
-from cotguard.gateway.settings import Settings
+from cotguard.gateway.moderations import Moderation, load_moderations
 from cotguard.policy import Policy, load
 from cotguard.telemetry.metrics import Metrics
 
@@ -122,7 +123,10 @@ async def make_proxy(upstream: Upstream, balanced: tuple[Policy, tuple[Detector,
         if policy is None:
             policy, built = balanced
             detectors = built if detectors is None else detectors
-        app = create_app(configured, Gateway(configured, policy, detectors, Metrics()))
+        if detectors is None:
+            detectors = build(policy, configured.bundle, configured.served, configured.guard)
+        moderations = load_moderations(configured, own=Moderation.of(policy, detectors))
+        app = create_app(Gateway(configured, moderations, Metrics()))
         runner, url = await _listen(app)
         runners.append(runner)
         return Proxy(url, app[GATEWAY])

@@ -8,7 +8,8 @@ from callers_kit import callers_file
 from cotguard.callers.caller import Reasoning, Scope, models_of
 from cotguard.callers.denied import Denied, Reason
 from cotguard.callers.document import CallersError, KeyScope, load_callers
-from cotguard.gateway.settings import SettingsError, load_settings
+from cotguard.config.errors import SettingsError
+from cotguard.config.sources import load_settings
 from cotguard.spans import ChannelKind
 
 OIDC = "oidc: {issuer: https://login.example.com, audience: cotguard, roles: {staff: reader}}\n"

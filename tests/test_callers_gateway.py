@@ -22,10 +22,11 @@ from test_callers_hidden import ANTHROPIC, sse
 from test_serve import serving, until
 
 from cotguard.callers.keys import KeyStore
+from cotguard.callers.limits import LocalLimiter
 from cotguard.callers.reception import Reception
+from cotguard.config.settings import Settings
 from cotguard.gateway.headers import request_headers
-from cotguard.gateway.moderations import load_roles
-from cotguard.gateway.settings import Settings
+from cotguard.gateway.moderations import load_moderations
 from cotguard.policy import PolicyError
 
 ROLES: dict[str, object] = {
@@ -156,7 +157,7 @@ async def test_without_authentication_the_clients_credential_passes(
 
 
 async def test_callers_without_authentication_are_told_apart_by_their_credentials() -> None:
-    reception, replica = (Reception(None, "", "") for _ in range(2))
+    reception, replica = (Reception(None, "", LocalLimiter()) for _ in range(2))
     ann, bob = {"authorization": "Bearer sk-ann"}, {"x-api-key": "sk-bob"}
     callers = [await reception.caller(headers) for headers in (ann, bob, {}, ann)]
     assert callers[0] == callers[3]
@@ -429,7 +430,7 @@ async def test_key_material_is_in_no_log_metric_or_error(
     for spoilt in (made[0][1][:-1] + "!", made[0][1][:-1]):
         _, body, headers = await ask(proxy, bearer(spoilt))
         told += body + str(headers)
-    told += caplog.text + proxy.gateway.metrics.expose().decode() + repr(proxy.gateway.settings)
+    told += caplog.text + proxy.gateway.metrics.expose().decode() + repr(proxy.gateway.active)
     assert not any(secret[:-1] in told for secret in secrets)
     assert not any(identifier in told for identifier, _ in made)
 
@@ -465,4 +466,4 @@ def test_a_role_whose_policy_is_not_there(tmp_path: Path) -> None:
     roles = callers_file(tmp_path, {"reader": {"policy": "strct"}})
     settings = Settings.model_validate({"upstream": "http://x", "keys": "keys.db", "callers_file": roles})
     with pytest.raises(PolicyError, match=r"did you mean strict\?"):
-        load_roles(settings, ())
+        load_moderations(settings)

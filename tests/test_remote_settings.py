@@ -12,7 +12,8 @@ from cotguard.classifier.remote import address
 from cotguard.classifier.remote.address import Address, addresses
 from cotguard.classifier.triton import config
 from cotguard.cli import main
-from cotguard.gateway.settings import SettingsError, load_settings
+from cotguard.config.errors import SettingsError
+from cotguard.config.sources import load_settings
 
 UPSTREAM = {"upstream": "http://127.0.0.1:8000"}
 HOW = "write grpc://HOST:PORT, grpcs://HOST:PORT, http://HOST:PORT or https://HOST:PORT, several with commas between"

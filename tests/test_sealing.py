@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cotguard.config.errors import SettingsError
+from cotguard.config.settings import Settings
+from cotguard.config.sources import load_settings
 from cotguard.gateway.sealing import key_ring
-from cotguard.gateway.settings import Settings, SettingsError, load_settings
 from cotguard.sealing.keyring import KeyRing, Unsealable
 from cotguard.sealing.seals import MARK, Seals, is_token
 
 KEY = b"k" * 32
-SEALS = Seals(KeyRing({"a": KEY}), "caller", "https://models.example", 1_000_000, 3600)
+SEALS = Seals(KeyRing({"a": KEY}), "caller", lambda _model: "https://models.example", 1_000_000, 3600)
 ORIGINAL = {"thinking": "Her mail is ann.lee@example.com.", "signature": "c2lnbmF0dXJl"}
 ISSUED = "Her mail is [EMAIL_ADDRESS]."
 ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+/=. \n"
@@ -90,7 +92,7 @@ def test_every_bound_thing_counts() -> None:
     assert opened(token) == ORIGINAL
     other = {
         "caller": replace(SEALS, caller="another"),
-        "upstream": replace(SEALS, upstream="https://other.example"),
+        "upstream": replace(SEALS, upstream=lambda _model: "https://other.example"),
         "key": replace(SEALS, keys=KeyRing({"a": b"o" * 32})),
         "key's name": replace(SEALS, keys=KeyRing({"b": KEY})),
     }

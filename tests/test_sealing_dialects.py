@@ -39,7 +39,7 @@ from cotguard.sealing.keyring import KeyRing
 from cotguard.sealing.seals import Seals, is_token
 
 KEY = "a:" + base64.b64encode(b"k" * 32).decode()
-SEALS = Seals(KeyRing({"a": b"k" * 32}), "caller", "https://models.example", 1_000_000, 3600)
+SEALS = Seals(KeyRing({"a": b"k" * 32}), "caller", lambda _model: "https://models.example", 1_000_000, 3600)
 REDACT = policy("redact")
 Answer = Callable[[int, bool], tuple[str, Any]]
 History = Callable[[bytes, bool], list[Any]]
@@ -336,7 +336,7 @@ def test_a_seal_that_is_wrong_is_refused(name: str) -> None:
     history = form.history(answered(form, False), False)
     wrong = {
         "another caller": (history, replace(SEALS, caller="another")),
-        "another upstream": (history, replace(SEALS, upstream="https://other.example")),
+        "another upstream": (history, replace(SEALS, upstream=lambda _model: "https://other.example")),
         "a key that was rotated out": (history, replace(SEALS, keys=KeyRing({"b": b"k" * 32}))),
         "too late": (history, replace(SEALS, now=SEALS.now + 3601)),
     }

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cotguard.gateway.settings import SettingsError, load_settings
+from cotguard.config.errors import SettingsError
+from cotguard.config.sources import load_settings
 
 UPSTREAM = {"upstream": "http://127.0.0.1:8000"}
 

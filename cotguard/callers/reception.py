@@ -17,21 +17,21 @@ from cotguard.callers.limits import Lease, Limiter, LocalLimiter
 if TYPE_CHECKING:
     from cotguard.callers.oidc import Oidc
 
-__all__ = ["Reception"]
+__all__ = ["Reception", "limiter"]
 
 
 class Reception:
-    """See the module. ``store`` is the path of the file of keys, if there is one.
+    """See the module. ``store`` is the path of the file of keys, if there is one; ``limiter`` outlives the reception.
 
     Not to be forked. Raises :class:`~cotguard.callers.keys.KeyStoreError`.
     """
 
-    def __init__(self, callers: CallersDocument | None, store: str, limits_url: str) -> None:
+    def __init__(self, callers: CallersDocument | None, store: str, limiter: Limiter) -> None:
         roles = callers.roles if callers else {}
         self._roles: Mapping[str, Scope] = {name: role.scope(role.policy) for name, role in roles.items()}
         self._store = KeyStore(store) if store else None
         self._oidc = _issuer(callers.oidc, self._roles) if callers and callers.oidc else None
-        self._limiter: Limiter = _shared(limits_url) if limits_url else LocalLimiter()
+        self._limiter = limiter
 
     async def caller(self, headers: Mapping[str, str]) -> Caller:
         """Who sent ``headers`` (names in lower case). Raises :class:`Denied`."""
@@ -58,8 +58,7 @@ class Reception:
         return await self._limiter.admit(caller, tokens) if caller.scope.limited else None
 
     async def close(self) -> None:
-        """Close what was opened."""
-        await self._limiter.close()
+        """Close what was opened; the limiter is not its own."""
         if self._oidc is not None:
             await self._oidc.close()
         if self._store is not None:
@@ -72,7 +71,10 @@ def _issuer(document: OidcDocument, roles: Mapping[str, Scope]) -> "Oidc":
     return Oidc(document, roles)
 
 
-def _shared(url: str) -> Limiter:
+def limiter(url: str) -> Limiter:
+    """Who counts callers' requests: all processes together in the Redis at ``url``, or this one by itself."""
+    if not url:
+        return LocalLimiter()
     from cotguard.callers.shared_limits import SharedLimiter  # and with it Redis's client, which others need not load
 
     return SharedLimiter(url)

@@ -17,9 +17,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from cotguard.config.settings import Settings
 from cotguard.demo.server import MODEL, PLANTED, QUESTION, SYSTEM_PROMPT, TOKENS_PER_SECOND, create_server
 from cotguard.gateway.app import Gateway, create_app
-from cotguard.gateway.settings import Settings
 from cotguard.telemetry.metrics import Metrics
 
 __all__ = ["NEXT", "Reply", "planted_in", "run"]
@@ -83,7 +83,7 @@ async def _session(console: Console, live: bool, rate: float | None) -> int:
     async with _serving(create_server(rate)) as upstream:
         settings = Settings(upstream=upstream, policy="balanced")
         async with (
-            _serving(create_app(settings, Gateway(settings, metrics=metrics))) as proxy,
+            _serving(create_app(Gateway(settings, metrics=metrics))) as proxy,
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)) as client,
             asyncio.TaskGroup() as group,
         ):

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cotguard.classifier.handover import Answerers
+from cotguard.config.settings import Settings
 from cotguard.detectors.contract import Detector
 from cotguard.gateway.sealing import store_of
-from cotguard.gateway.settings import Settings
 from cotguard.guard.client import GuardClient
 from cotguard.guard.detector import Guard
 from cotguard.sealing.store import STORE
@@ -22,13 +22,13 @@ __all__ = ["Staff"]
 
 
 class Staff:
-    """Those that ``detectors`` and the settings call for. They are there once ``start`` has returned."""
+    """Those that detectors and the settings call for. They are there once ``start`` has returned."""
 
-    def __init__(self, settings: Settings, detectors: Sequence[Detector], metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._classifier = _classifier(detectors)
-        self._guards = {each.answerer: each for each in detectors if isinstance(each, Guard)}
+        self._classifier: Classifier | None = None
+        self._guards: dict[str, Guard] = {}
         self._members: dict[str, Inference | GuardClient | RedisStore] = {}
 
     @property
@@ -54,15 +54,27 @@ class Staff:
         """Which guard is in use, in words that follow the classifier's."""
         return next((f" and guard {guard.form.name}" for guard in self._guards.values()), "")
 
+    def engage(self, detectors: Sequence[Detector]) -> None:
+        """Have everybody there whom ``detectors`` ask. Those who are there stay, so exchanges under way lose nobody."""
+        self._classifier = self._classifier or _classifier(detectors)
+        for each in detectors:
+            if isinstance(each, Guard):
+                self._guards.setdefault(each.answerer, each)
+
     async def start(self) -> None:
-        """What needs the running loop: the classifier's threads, connections to its replicas, the guard, the store."""
+        """What needs the running loop: the classifier's threads, connections to its replicas, the guard, the store.
+
+        Call it again after ``engage``.
+        """
         settings = self._settings
-        if self._classifier is not None:
+        if self._classifier is not None and self._classifier.name not in self._members:
             self._members[self._classifier.name] = _inference(self._classifier, settings, self._metrics)
             engine = self._classifier.engine
             bundle = engine.bundle
             self._metrics.classifier.labels(bundle.manifest.name, bundle.digest, engine.provider).set(1)
         for answerer, guard in self._guards.items():
+            if answerer in self._members:
+                continue
             self._members[answerer] = GuardClient(
                 guard.form,
                 settings.guard_url,
@@ -72,7 +84,7 @@ class Staff:
                 concurrency=settings.guard_concurrency,
                 metrics=self._metrics,
             )
-        store = store_of(settings)
+        store = None if STORE in self._members else store_of(settings)
         if store is not None:
             self._members[STORE] = store
 

@@ -1,9 +1,10 @@
 """The seals of exchanges: with which keys, for whom, and where originals are kept."""
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from cotguard.gateway.settings import Settings
+from cotguard.config.settings import Settings
 from cotguard.sealing.keyring import KeyRing
 from cotguard.sealing.seals import Seals
 
@@ -29,7 +30,6 @@ def store_of(settings: Settings) -> "RedisStore | None":
     return RedisStore(settings.seal_store, settings.seal_deadline)
 
 
-def seals_for(keys: KeyRing, caller: str, settings: Settings) -> Seals:
-    """The seals of an exchange that begins now."""
-    stored = bool(settings.seal_store)
-    return Seals(keys, caller, settings.upstream, time.time(), settings.seal_max_age, stored)
+def seals_for(keys: KeyRing, caller: str, upstream: Callable[[str], str], settings: Settings) -> Seals:
+    """The seals of an exchange that begins now; ``upstream`` tells which one a model is asked of."""
+    return Seals(keys, caller, upstream, time.time(), settings.seal_max_age, stored=bool(settings.seal_store))

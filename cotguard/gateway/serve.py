@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import resource
 import secrets
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -24,14 +25,16 @@ from aiohttp import web
 
 from cotguard.addresses import split_address
 from cotguard.callers.keys import KeyStore
+from cotguard.config.errors import SettingsError
+from cotguard.config.settings import Settings
+from cotguard.config.sources import Loaded, Sources
 from cotguard.gateway.admin import GatewayState, create_admin_app
 from cotguard.gateway.app import Gateway, create_app
-from cotguard.gateway.moderations import Moderation, load_roles, with_detectors
+from cotguard.gateway.moderations import OWN, Moderation, load_moderations
+from cotguard.gateway.reload import Reloader, Stamps, files_of, stamps_of
 from cotguard.gateway.reports import Reporter
 from cotguard.gateway.sealing import key_ring
-from cotguard.gateway.settings import Settings, SettingsError
-from cotguard.gateway.workers import METRICS, READINESS, STOP_SIGNALS, serve_workers
-from cotguard.policy import load
+from cotguard.gateway.workers import METRICS, READINESS, RELOAD, STOP_SIGNALS, serve_workers
 from cotguard.sealing.keyring import KeyRing
 from cotguard.telemetry.totals import Snapshot, snapshot
 
@@ -43,45 +46,53 @@ _FAREWELL_SECONDS = 2
 """Time beyond the drain timeout for writing the error that ends a stream."""
 
 
-class _Loaded(NamedTuple):
+class _Prepared(NamedTuple):
     """What is loaded once, before any fork: workers share it."""
 
-    own: Moderation
-    roles: Mapping[str, Moderation]
+    settings: Settings
+    first: Settings
+    """As they were loaded: without what is made up for a start."""
+    sources: Sources
+    stamps: Stamps
+    moderations: Mapping[str, Moderation]
     keys: KeyRing | None
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
-        own = with_detectors(load(settings.policy), settings)
-        return cls(own, load_roles(settings, own.detectors), key_ring(settings))
+    def of(cls, sources: Sources, loaded: Loaded) -> Self:
+        first = settings = loaded.settings
+        if not settings.hash_key:  # one for all workers
+            settings = settings.model_copy(update={"hash_key": secrets.token_hex(32)})
+        moderations = load_moderations(settings)
+        stamps = stamps_of(files_of(loaded, moderations.values()))
+        return cls(settings, first, sources, stamps, moderations, key_ring(settings))
 
-    def gateway(self, settings: Settings) -> Gateway:
-        return Gateway(settings, self.own.policy, self.own.detectors, roles=self.roles, keys=self.keys)
+    def gateway(self) -> tuple[Gateway, Reloader]:
+        gateway = Gateway(self.settings, self.moderations, keys=self.keys)
+        return gateway, Reloader(gateway, self.sources, self.first, self.stamps)
 
 
-def serve(settings: Settings, workers: int) -> int:
+def serve(sources: Sources, workers: int) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status. Raises :class:`SettingsError`."""
     if workers < 1:
         raise SettingsError("workers: write a number from 1")
+    loaded = sources.load()
+    settings = loaded.settings
     _check_address("listen", settings.listen, shared=workers > 1)
     _check_address("admin_listen", settings.admin_listen, shared=False)
     _check_callers(settings, workers)
     logging.basicConfig(level=logging.INFO, format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s")
     open_many_files()
-    if not settings.hash_key:  # one for all workers
-        settings = settings.model_copy(update={"hash_key": secrets.token_hex(32)})
     if settings.seal and not settings.seal_keys:
         _LOG.warning("no seal_keys: signed reasoning is sealed with a random key, and lost to clients at a restart")
-    loaded = _Loaded.of(settings)
+    prepared = _Prepared.of(sources, loaded)
     gc.collect()
     _give_memory_back()
     gc.freeze()  # what lives as long as the process is not looked through again, nor copied by a worker's collector
     if workers == 1:
-        uvloop.run(_serve(settings, loaded))
+        uvloop.run(_serve(prepared))
         return 0
-    work = partial(_work, settings, loaded)
     patience = max(settings.classifier_deadline, settings.guard_deadline) + 1  # a worker may ask its models first
-    return serve_workers(workers, work, *split_address(settings.admin_listen), patience=patience)
+    return serve_workers(workers, partial(_work, prepared), *split_address(settings.admin_listen), patience=patience)
 
 
 def open_many_files() -> None:
@@ -96,39 +107,41 @@ def _give_memory_back() -> None:
         trim(0)
 
 
-async def _serve(settings: Settings, loaded: _Loaded) -> None:
+async def _serve(prepared: _Prepared) -> None:
     """The only process: data port and admin port."""
-    gateway = loaded.gateway(settings)
+    gateway, reloader = prepared.gateway()
     admin = web.AppRunner(create_admin_app(GatewayState(gateway)), access_log=None)
     await admin.setup()
-    await web.TCPSite(admin, *split_address(settings.admin_listen)).start()
+    await web.TCPSite(admin, *split_address(prepared.settings.admin_listen)).start()
     bound = admin.addresses[0]
-    async with _data_port(settings, gateway, f"http://{bound[0]}:{bound[1]}", shared=False) as stop:
+    async with _data_port(gateway, reloader, f"http://{bound[0]}:{bound[1]}", shared=False) as stop:
         await stop.wait()
     await admin.cleanup()
 
 
-def _work(settings: Settings, loaded: _Loaded, channel: socket.socket, admin: str) -> None:
+def _work(prepared: _Prepared, channel: socket.socket, admin: str) -> None:
     """A worker's process."""
-    uvloop.run(_serve_shared(settings, loaded, channel, admin))
+    uvloop.run(_serve_shared(prepared, channel, admin))
 
 
-async def _serve_shared(settings: Settings, loaded: _Loaded, channel: socket.socket, admin: str) -> None:
-    gateway = loaded.gateway(settings)
+async def _serve_shared(prepared: _Prepared, channel: socket.socket, admin: str) -> None:
+    gateway, reloader = prepared.gateway()
 
     async def metrics() -> Snapshot:
         return snapshot(gateway.metrics.registry)
 
-    reporter = Reporter({METRICS: metrics, READINESS: GatewayState(gateway).hindrance}, unasked=METRICS)
-    async with _data_port(settings, gateway, admin, shared=True) as stop:
+    answers = {METRICS: metrics, READINESS: GatewayState(gateway).hindrance, RELOAD: reloader.reload}
+    reporter = Reporter(answers, unasked=METRICS)
+    async with _data_port(gateway, reloader, admin, shared=True) as stop:
         await reporter.start(channel)
         await stop.wait()
     await reporter.end()
 
 
 @asynccontextmanager
-async def _data_port(settings: Settings, gateway: Gateway, admin: str, *, shared: bool) -> AsyncIterator[asyncio.Event]:
+async def _data_port(gateway: Gateway, reloader: Reloader, admin: str, *, shared: bool) -> AsyncIterator[asyncio.Event]:
     """Serve the data port, and say so; the event is that of a signal, after which streams under way may end."""
+    settings = gateway.active.settings
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
@@ -137,26 +150,36 @@ async def _data_port(settings: Settings, gateway: Gateway, admin: str, *, shared
     if parent is not None:  # ready when it is gone: a worker that nobody stops any more stops by itself
         loop.add_reader(parent.sentinel, stop.set)
     runner = web.AppRunner(
-        create_app(settings, gateway),
+        create_app(gateway),
         handler_cancellation=True,
         access_log=None,
         auto_decompress=False,  # the gateway decodes bodies itself, with its limits
         shutdown_timeout=settings.drain_timeout + _FAREWELL_SECONDS,
     )
     await runner.setup()
-    host, port = split_address(settings.listen)
-    await web.TCPSite(runner, host, port, backlog=_BACKLOG, reuse_port=shared or None).start()
-    bound = runner.addresses[0]
-    # The line that says the proxy is ready is written at once: workers share the output, and print may write its end
-    # apart.
-    sys.stdout.write(
-        f"cotguard listens on http://{bound[0]}:{bound[1]} for {settings.upstream} with policy "
-        f"{gateway.policy.name} and {gateway.staff.classifier}{gateway.staff.guard}; admin on {admin}\n"
-    )
-    sys.stdout.flush()
-    yield stop
-    gateway.drain()
-    await runner.cleanup()
+    await reloader.catch_up()  # a worker that takes another's place was prepared long ago
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(reloader.follow())
+        loop.add_signal_handler(signal.SIGHUP, lambda: tasks.create_task(reloader.reload()))
+        host, port = split_address(settings.listen)
+        await web.TCPSite(runner, host, port, backlog=_BACKLOG, reuse_port=shared or None).start()
+        bound = runner.addresses[0]
+        # The line that says the proxy is ready is written at once: workers share the output, and print may write its
+        # end apart.
+        sys.stdout.write(
+            f"cotguard listens on http://{bound[0]}:{bound[1]} for {_destinations(settings)} with policy "
+            f"{gateway.active.moderations[OWN].policy.name} and {gateway.staff.classifier}{gateway.staff.guard}; "
+            f"admin on {admin}\n"
+        )
+        sys.stdout.flush()
+        yield stop
+        gateway.drain()
+        await runner.cleanup()
+        following.cancel()
+
+
+def _destinations(settings: Settings) -> str:
+    return settings.upstream if "/" in settings.upstream else f"upstreams {', '.join(settings.pools)}"
 
 
 def _check_callers(settings: Settings, workers: int) -> None:

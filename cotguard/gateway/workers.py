@@ -29,13 +29,15 @@ from cotguard.gateway.admin import create_admin_app
 from cotguard.gateway.reports import Reports
 from cotguard.telemetry.totals import Totals
 
-__all__ = ["METRICS", "READINESS", "STOP_SIGNALS", "serve_workers"]
+__all__ = ["METRICS", "READINESS", "RELOAD", "STOP_SIGNALS", "serve_workers"]
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 METRICS = "metrics"
 """A question to a worker: a snapshot of its metrics."""
 READINESS = "readiness"
 """A question to a worker: why it takes no requests, empty when it does."""
+RELOAD = "reload"
+"""A request to a worker: load the configuration anew. The answer is why it cannot be used, empty if it is in force."""
 
 _LOOK_SECONDS = 0.2
 _RESTART_PAUSE = 1.0
@@ -43,6 +45,7 @@ _METRICS_SECONDS = 1.0
 """A worker that takes longer is counted with what it said before."""
 _REFRESH_SECONDS = 1.0
 """How often workers are asked without a scrape: so much of its accounts is lost at most when one is killed."""
+_RELOAD_SECONDS = 60.0
 _URL_BYTES = 1024
 _FORK = multiprocessing.get_context("fork")
 
@@ -58,6 +61,7 @@ def serve_workers(count: int, work: Work, host: str, port: int, *, patience: flo
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     supervisor = _FORK.Process(target=_supervise, args=(count, work, theirs, ours))
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # until each process has its own way to stop
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until each has its own way to reload; the supervisor has none
     supervisor.start()
     theirs.close()
     uvloop.run(_Main(count, ours, supervisor, patience).serve(host, port))
@@ -92,6 +96,7 @@ class _Main:
         self._control.send(f"http://{bound[0]}:{bound[1]}".encode())
         async with asyncio.TaskGroup() as tasks:
             loop.add_reader(self._control, self._take_channel, tasks)
+            loop.add_signal_handler(signal.SIGHUP, lambda: tasks.create_task(self.reload()))
             refreshing = tasks.create_task(self._refresh())
             await self._ended.wait()
             refreshing.cancel()
@@ -134,6 +139,12 @@ class _Main:
         if any(isinstance(answer, BaseException) for answer in answers):
             return "a worker does not answer"
         return next(filter(None, answers), "")
+
+    async def reload(self) -> list[str]:
+        """Let all workers load the configuration anew. Returns why it cannot be used, for each that cannot."""
+        asked = (reports.ask(RELOAD, within=_RELOAD_SECONDS) for reports in self._workers.values())
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return [answer if isinstance(answer, str) else "a worker does not answer" for answer in answers if answer]
 
     async def metrics(self) -> bytes:
         await self._ask_all()

@@ -93,6 +93,8 @@ class Policy:
     pseudonymizes: bool
     _table: Mapping[Place, _Row] = field(repr=False)
     asks_origins: bool = field(repr=False)
+    files: tuple[str, ...] = field(default=(), repr=False)
+    """What it was read from."""
 
     def decide(
         self, entity: str, kind: ChannelKind, score: float, origins: frozenset[ChannelKind] = frozenset()
@@ -137,8 +139,11 @@ class Policy:
         return any(self._table[known, kind].acts for kind in ChannelKind)
 
 
-def compile_policy(document: PolicyDocument, known_values: Sequence[str]) -> Policy:
-    """The policy of ``document``. ``known_values``: all of them, those of the document's file included."""
+def compile_policy(document: PolicyDocument, known_values: Sequence[str], files: Sequence[str] = ()) -> Policy:
+    """The policy of ``document``. ``known_values``: all of them, those of the document's file included.
+
+    ``files``: those that it was read from.
+    """
     table = {place: _row(document, rules) for place, rules in _deciding_rules(document).items()}
     return Policy(
         name=document.name,
@@ -155,6 +160,7 @@ def compile_policy(document: PolicyDocument, known_values: Sequence[str]) -> Pol
         pseudonymizes=any(row.takes(Action.PSEUDONYMIZE) for row in table.values()),
         _table=table,
         asks_origins=any(rule.unless_origin for rule in document.rules),
+        files=tuple(files),
     )
 
 

@@ -60,7 +60,10 @@ def parse(text: str, source: str, directory: Path | None) -> Policy:
         problems = error.errors(include_url=False)
         raise explain(problems, yaml_source) from None
     values = dict.fromkeys((*document.known_values.values, *_values_in_file(document, yaml_source, directory)))
-    policy = compile_policy(document, tuple(values))
+    files = [] if directory is None else [source]
+    if document.known_values.file:
+        files.append(str((directory or Path()) / document.known_values.file))
+    policy = compile_policy(document, tuple(values), files)
     _refuse_what_does_nothing(document, policy, yaml_source)
     return policy
 

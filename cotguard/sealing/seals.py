@@ -1,6 +1,6 @@
 """Seals: an original, encrypted into a token that stands in its place with a client.
 
-seals = Seals(keys, caller="c1", upstream="https://models.example", now=time.time(), max_age=86400)
+seals = Seals(keys, caller="c1", upstream=lambda model: "https://models.example", now=time.time(), max_age=86400)
 token = seals.seal("thinking", {"thinking": original, "signature": signature}, model, issued)
 seals.open("thinking", token, model, issued)          # the mapping again, or Unsealable
 
@@ -20,7 +20,7 @@ import base64
 import hashlib
 import secrets
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,12 +48,13 @@ def is_token(value: object) -> bool:
 class Seals:
     """The seals of one exchange. ``now`` is its time and ``max_age`` how long its seals hold, in seconds.
 
-    ``upstream`` is the URL; ``caller`` tells callers apart. ``stored``: originals are kept in the store.
+    ``upstream`` tells of a model which upstream it is asked of, in a word; ``caller`` tells callers apart. ``stored``:
+    originals are kept in the store.
     """
 
     keys: KeyRing
     caller: str
-    upstream: str
+    upstream: Callable[[str], str]
     now: float
     max_age: float
     stored: bool = False
@@ -92,7 +93,7 @@ class Seals:
 
     def _binding(self, kind: str, model: str, issued: str) -> bytes:
         text = hashlib.sha256(_joined(issued).encode("utf-8", "surrogatepass")).hexdigest()
-        return dumps([kind, self.caller, self.upstream, model, text])
+        return dumps([kind, self.caller, self.upstream(model), model, text])
 
 
 def _decoded(token: str) -> bytes:

@@ -104,8 +104,72 @@ class Metrics:
             "cotguard_guard_failures_total", "Questions without a verdict.", ["kind"], registry=registry
         )
         self.policy = Gauge("cotguard_policy_info", "The active policy.", ["name", "digest"], registry=registry)
+        self.upstream_requests = Counter(
+            "cotguard_upstream_requests_total",
+            "Requests to servers, by what became of them until their status line.",
+            ["pool", "server", "outcome"],
+            registry=registry,
+        )
+        self.upstream_connect_failures = Counter(
+            "cotguard_upstream_connect_failures_total",
+            "Connections that could not be made.",
+            ["pool", "server", "kind"],
+            registry=registry,
+        )
+        self.upstream_retries = Counter(
+            "cotguard_upstream_retries_total",
+            "Requests sent to another server, as there was no connection to the one before.",
+            ["pool"],
+            registry=registry,
+        )
+        self.upstream_unserved = Counter(
+            "cotguard_upstream_unserved_total",
+            "Requests that no server could take.",
+            ["pool", "reason"],
+            registry=registry,
+        )
+        self.upstream_waiting = Gauge(
+            "cotguard_upstream_waiting_requests", "Requests that wait for a server.", ["pool"], registry=registry
+        )
+        self.upstream_outstanding = Gauge(
+            "cotguard_upstream_outstanding_requests",
+            "Requests under way at a server.",
+            ["pool", "server"],
+            registry=registry,
+        )
+        self.upstream_up = Gauge(
+            "cotguard_upstream_up",
+            "Whether a server passes its health checks, where it has any.",
+            ["pool", "server"],
+            registry=registry,
+        )
+        self.upstream_breaker = Gauge(
+            "cotguard_upstream_breaker",
+            "Whether a server's breaker is in a state.",
+            ["pool", "server", "state"],
+            registry=registry,
+        )
+        self.upstream_first_byte = Histogram(
+            "cotguard_upstream_first_byte_seconds",
+            "Time from a request to its status line, connecting included.",
+            ["pool", "server"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.reloads = Counter(
+            "cotguard_config_reloads_total", "Reloads of the configuration.", ["result"], registry=registry
+        )
+        self.reload_success = Gauge(
+            "cotguard_config_last_reload_success", "Whether the last reload was taken: 1 or 0.", registry=registry
+        )
+        self.reload_success.set(1)
         build = Gauge("cotguard_build_info", "This build.", ["version"], registry=registry)
         build.labels(__version__).set(1)
+
+    def reloaded(self, *, applied: bool) -> None:
+        """Count a reload of the configuration."""
+        self.reloads.labels("applied" if applied else "refused").inc()
+        self.reload_success.set(int(applied))
 
     def account(self, exchange: Exchange) -> None:
         """Count an exchange's verdicts, once, at its end."""

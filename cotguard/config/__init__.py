@@ -1,0 +1,1 @@
+"""Configuration: what may be set, where from, and what is in force."""

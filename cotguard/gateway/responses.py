@@ -1,0 +1,169 @@
+"""The response side: an upstream's answer, on its way to the client.
+
+The answer's own status and content type choose the way: an error is rebuilt, JSON is moderated whole, an event stream
+is pumped read by read. Anything else fails closed.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Final
+
+import aiohttp
+from aiohttp import hdrs, web
+
+from cotguard.classifier.handover import handed_over
+from cotguard.config.settings import Settings
+from cotguard.dialects.contract import ErrorKind, Prepared, Translator, UpstreamFault
+from cotguard.dialects.routes import Match
+from cotguard.framing.json import JSONError
+from cotguard.gateway.accounts import Accounts
+from cotguard.gateway.answerers import Staff
+from cotguard.gateway.call import Call
+from cotguard.gateway.encodings import Decoder, EncodingError
+from cotguard.gateway.failures import JSON_HEADERS, Failure, answer_error, failure_of
+from cotguard.gateway.headers import response_headers
+from cotguard.gateway.streaming import Pump, Rounds
+from cotguard.moderation.exchange import Exchange, ModerationFault
+from cotguard.telemetry.metrics import Metrics
+from cotguard.upstreams.pool import Answer
+
+__all__ = ["CLIENT_GONE", "SHUTTING_DOWN", "Responses"]
+
+CLIENT_GONE: Final = 499  # as nginx logs it; nobody receives it
+SHUTTING_DOWN: Final = "The gateway is shutting down."
+
+_LOG = logging.getLogger("cotguard.gateway")
+_STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+_STATUS = "The upstream's status is not one that is expected."
+_TYPE = "The upstream's content type is not one that is expected."
+
+
+class Responses:
+    """See the module."""
+
+    def __init__(self, staff: Staff, accounts: Accounts, metrics: Metrics) -> None:
+        self._staff = staff
+        self._accounts = accounts
+        self._metrics = metrics
+        self._rounds = Rounds()
+        self._limits: set[asyncio.Timeout] = set()  # of the streams under way
+        self._deadline: float | None = None
+
+    def drain(self, timeout: float) -> None:
+        """Streams under way, and those that begin, may go on for ``timeout`` seconds."""
+        self._deadline = asyncio.get_running_loop().time() + timeout
+        for limit in self._limits:
+            limit.reschedule(self._deadline)
+
+    async def respond(self, call: Call, prepared: Prepared, exchange: Exchange, answer: Answer) -> web.StreamResponse:
+        """The answer to a request for generated text."""
+        dialect, upstream, limit = call.dialect, answer.response, call.active.settings.max_response_bytes
+        headers = response_headers(upstream.headers)
+        try:
+            if upstream.status >= 400:
+                body = dialect.upstream_error(upstream.status, await answer.whole(limit))
+                call.end(upstream.status, "upstream_error")
+                return web.Response(status=upstream.status, body=body, headers={**headers, **JSON_HEADERS})
+            if upstream.status != 200:
+                raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _STATUS)
+            translator = dialect.stream(prepared, exchange, upstream.content_type)
+            if translator is not None:
+                return await self._streamed(call, translator, exchange, answer)
+            if upstream.content_type != "application/json":
+                raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _TYPE)
+            moderate = partial(dialect.body, await answer.whole(limit), prepared, exchange)
+            body = await handed_over(moderate, self._staff.answerers) if self._staff.answerers else moderate()
+            await self._accounts.record(call)
+        except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
+            return self.fail(call, failure_of(error))
+        call.end(200, _success(exchange))
+        return web.Response(body=body, headers={**headers, **JSON_HEADERS})
+
+    async def _streamed(
+        self, call: Call, translator: Translator, exchange: Exchange, answer: Answer
+    ) -> web.StreamResponse:
+        upstream, settings = answer.response, call.active.settings
+        decoder = Decoder(upstream.headers.get(hdrs.CONTENT_ENCODING, ""), 2**62)
+        told = {**response_headers(upstream.headers), "Content-Type": translator.content_type, **_STREAM_HEADERS}
+        response = web.StreamResponse(headers={**told, **call.headers})
+        await response.prepare(call.request)
+        await response.write(b"")  # headers now, not with the first text, which may be on hold
+        stream = Pump(
+            upstream,
+            decoder,
+            translator,
+            exchange,
+            call.request,
+            response,
+            self._metrics,
+            call.started,
+            self._rounds,
+            self._staff.answerers,
+        )
+        failed = False
+        try:
+            async with self._until_drained(settings):
+                await stream.run(keep_alive_after=settings.keep_alive_after, idle_timeout=answer.idle_timeout)
+        except ConnectionResetError:  # the client's: the upstream's end is a ClientPayloadError
+            call.end(CLIENT_GONE, "client_gone")
+            return response
+        except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
+            failure, failed = failure_of(error), True
+            self._count(call, failure)
+            await response.write(translator.fail(failure.kind, failure.message))
+        call.end(200, "failed" if failed else _success(exchange))
+        with suppress(ConnectionError):
+            await response.write_eof()
+        return response
+
+    @asynccontextmanager
+    async def _until_drained(self, settings: Settings) -> AsyncIterator[None]:
+        """No limit, until a drain sets one. Raises :class:`UpstreamFault` when it is over."""
+        limit = asyncio.timeout(None)
+        self._limits.add(limit)
+        try:
+            async with limit:
+                if self._deadline is not None:
+                    limit.reschedule(self._deadline)
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise UpstreamFault(ErrorKind.SHUTTING_DOWN, SHUTTING_DOWN) from None
+        finally:
+            self._limits.discard(limit)
+
+    async def respond_lookup(self, call: Call, match: Match, answer: Answer) -> web.StreamResponse:
+        """The answer to a question that needs no generation."""
+        upstream = answer.response
+        try:
+            body = await answer.whole(call.active.settings.max_response_bytes)
+            if upstream.status >= 400:
+                call.end(upstream.status, "upstream_error")
+                body = match.dialect.upstream_error(upstream.status, body)
+                return web.Response(status=upstream.status, body=body, headers=JSON_HEADERS)
+            if upstream.status != 200 or upstream.content_type != "application/json":
+                raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, "The upstream did not answer the lookup.")
+            body = match.dialect.lookup(body, match.route.action)
+        except (UpstreamFault, JSONError, EncodingError, TimeoutError, aiohttp.ClientError) as error:
+            return self.fail(call, failure_of(error))
+        call.end(200, "ok")
+        return web.Response(body=body, headers=JSON_HEADERS)
+
+    def fail(self, call: Call, failure: Failure) -> web.Response:
+        """The answer to a request that a fault ended before anything was delivered."""
+        self._count(call, failure)
+        return answer_error(call, failure, "failed")
+
+    def _count(self, call: Call, failure: Failure) -> None:
+        call.failure = failure.kind
+        self._metrics.failures.labels(failure.kind, "closed").inc()
+        _LOG.warning("exchange failed closed kind=%s", failure.kind)
+
+
+def _success(exchange: Exchange) -> str:
+    """The outcome of an exchange that went on to its end: that of one that was not all moderated has its own name."""
+    return "failed_open" if exchange.bypassed else "ok"
