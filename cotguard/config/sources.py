@@ -110,7 +110,9 @@ def _expanded(source: Source, environment: Mapping[str, str]) -> tuple[dict[str,
 
 
 def _problems(errors: Iterable[ErrorDetails], source: Source | None, origins: Mapping[str, str]) -> list[str]:
-    found = sorted({_problem(error, source, origins) for error in errors})
+    # pydantic counts only the good entries of a list: that there are none is told of an empty one.
+    telling = (error for error in errors if not (error["type"] == "too_short" and error["input"]))
+    found = sorted({_problem(error, source, origins) for error in telling})
     return [text for _, text in found]
 
 
