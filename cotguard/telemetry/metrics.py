@@ -104,6 +104,12 @@ class Metrics:
             "cotguard_guard_failures_total", "Questions without a verdict.", ["kind"], registry=registry
         )
         self.policy = Gauge("cotguard_policy_info", "The active policy.", ["name", "digest"], registry=registry)
+        self.certificate_expiry = Gauge(
+            "cotguard_tls_certificate_expiry_timestamp_seconds",
+            "When the certificate in use expires.",
+            ["port"],
+            registry=registry,
+        )
         build = Gauge("cotguard_build_info", "This build.", ["version"], registry=registry)
         build.labels(__version__).set(1)
 
