@@ -145,3 +145,12 @@ def test_sections_that_do_not_do(tmp_path: Path, certificates: dict[str, str], t
         load_callers(str(path))
     assert told in str(raised.value)
     assert str(raised.value).startswith(f"{path}:1:")
+
+
+def test_the_example_of_the_docs(tmp_path: Path) -> None:
+    docs = (Path(__file__).parents[1] / "docs" / "tls.md").read_text(encoding="utf-8")
+    path = tmp_path / "callers.yaml"
+    path.write_text(docs.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
+    document = load_callers(str(path))
+    assert document.certificates is not None
+    assert list(document.certificates.values()) == ["agent", "batch", "admin", "admin"]
