@@ -67,12 +67,12 @@ REQUIRED = required()
 def licences(package: Distribution) -> set[str]:
     """The names that its metadata gives: an expression, else classifiers, else free text."""
     told = package.metadata
-    if expression := told.get("License-Expression"):
+    for expression in told.get_all("License-Expression") or ():
         return {each for each in re.split(r"[()\s]+|\bAND\b|\bOR\b", expression) if each}
     classifiers = [each for each in told.get_all("Classifier") or () if each.startswith("License ::")]
     if classifiers:
         return {each.rpartition(" :: ")[2] for each in classifiers}
-    return set(str(told.get("License", "none")).split(" AND "))
+    return {name for text in told.get_all("License") or ["none"] for name in text.split(" AND ")}
 
 
 def test_licences_are_permissive() -> None:
