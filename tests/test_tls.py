@@ -27,7 +27,7 @@ from cotguard.policy import Policy
 from cotguard.telemetry.metrics import Metrics
 
 CHAT = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "x"}]}
-Serve = Callable[[TlsFiles], Awaitable[tuple[str, ReloadingContext]]]
+Serve = Callable[..., Awaitable[tuple[str, ReloadingContext]]]
 
 
 @pytest.fixture
@@ -36,15 +36,13 @@ def authority(tmp_path: Path) -> Authority:
 
 
 @pytest_asyncio.fixture
-async def serve(upstream: Upstream, balanced: tuple[Policy, tuple[Detector, ...]]) -> AsyncIterator[Serve]:
-    """The gateway behind TLS: its URL and its context."""
+async def serve() -> AsyncIterator[Serve]:
+    """A port that speaks TLS, and ``app`` behind it: its URL and its context."""
     runners: list[web.AppRunner] = []
 
-    async def make(files: TlsFiles) -> tuple[str, ReloadingContext]:
-        metrics = Metrics()
-        context = ReloadingContext("data", files, metrics)
-        settings = Settings(upstream=upstream.url)
-        runner, url = await listen_tls(create_app(settings, Gateway(settings, *balanced, metrics)), context)
+    async def make(files: TlsFiles, app: web.Application | None = None) -> tuple[str, ReloadingContext]:
+        context = ReloadingContext("data", files, Metrics())
+        runner, url = await listen_tls(app or web.Application(), context)
         runners.append(runner)
         return url, context
 
@@ -117,7 +115,7 @@ async def test_callers_show_a_certificate_of_the_authority(serve: Serve, authori
 
 
 async def test_a_certificate_is_renewed_while_a_stream_runs(
-    upstream: Upstream, serve: Serve, authority: Authority
+    upstream: Upstream, serve: Serve, authority: Authority, balanced: tuple[Policy, tuple[Detector, ...]]
 ) -> None:
     go_on = asyncio.Event()
 
@@ -132,7 +130,9 @@ async def test_a_certificate_is_renewed_while_a_stream_runs(
     upstream.handler = handler
     used, renewed = authority.server("server"), authority.server("renewed")
     before = serial(used)
-    url, context = await serve(TlsFiles(*used))
+    settings = Settings(upstream=upstream.url)
+    app = create_app(settings, Gateway(settings, *balanced, Metrics()))
+    url, context = await serve(TlsFiles(*used), app)
     connector = aiohttp.TCPConnector(ssl=authority.client())
     async with (
         aiohttp.ClientSession(connector=connector) as session,
