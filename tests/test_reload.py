@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -91,8 +91,8 @@ async def test_a_running_gateway_follows_its_policy(upstream: Upstream, tmp_path
         assert await served.end() == 0
 
 
-async def _is(value: object, expected: object) -> bool:
-    return await value == expected  # type: ignore[misc]  # whichever coroutine it is
+async def _is(value: Awaitable[float], expected: float) -> bool:
+    return bool(await value == expected)
 
 
 @asynccontextmanager

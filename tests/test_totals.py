@@ -81,3 +81,25 @@ def test_our_own_metrics_are_the_same_from_one_process() -> None:
     own = [line for line in generate_latest(metrics.registry).decode().splitlines() if "_created" not in line]
     assert exposed.splitlines()[: len(own)] == own
     assert "cotguard_requests" in {family.name for family in text_string_to_metric_families(exposed)}
+
+
+def test_of_times_the_earliest_is_told() -> None:
+    totals = Totals()
+    for process, expiry in ((1, 200), (2, 100)):
+        registry = CollectorRegistry()
+        Gauge("a_timestamp_seconds", "When.", registry=registry).set(expiry)
+        totals.update(process, snapshot(registry))
+    assert lines(totals.expose())[0] == "a_timestamp_seconds 100.0"
+
+
+def test_the_process_itself_has_metrics_and_is_no_worker() -> None:
+    own = Process(1)
+    totals = Totals(own.registry)
+    totals.update(1, Process(2).said)
+    totals.end(1)
+    own.gauge.inc(5)
+    exposed = lines(totals.expose())
+    assert "g 6.0" in exposed
+    assert 'c_total{of="1"} 1.0' in exposed
+    assert 'c_total{of="2"} 1.0' in exposed
+    assert exposed[-1] == "cotguard_workers 0.0"

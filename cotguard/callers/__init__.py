@@ -1,1 +1,1 @@
-"""Who asks, and what they may: keys, tokens of an OpenID provider, roles with their scopes, limits."""
+"""Who asks, and what they may: keys, tokens of an OpenID provider, certificates, roles with their scopes, limits."""

@@ -22,6 +22,7 @@ class Reason(StrEnum):
     REVOKED = "revoked"
     EXPIRED = "expired"
     TOKEN = "token"  # noqa: S105  # what is wrong, and no password
+    CERTIFICATE = "certificate"
     ROLE = "role"
     ROUTE = "route"
     DIALECT = "dialect"
@@ -43,6 +44,7 @@ _ANSWERS: Mapping[Reason, tuple[int, ErrorKind, str]] = {
     Reason.REVOKED: (401, ErrorKind.UNAUTHENTICATED, _NOT_KNOWN),
     Reason.EXPIRED: (401, ErrorKind.UNAUTHENTICATED, _NOT_KNOWN),
     Reason.TOKEN: (401, ErrorKind.UNAUTHENTICATED, _NOT_KNOWN),
+    Reason.CERTIFICATE: (403, ErrorKind.FORBIDDEN, "The certificate of this connection has no role here."),
     Reason.ROLE: (403, ErrorKind.FORBIDDEN, "This credential has no role here."),
     Reason.ROUTE: (403, ErrorKind.FORBIDDEN, "This credential may not use this path."),
     Reason.DIALECT: (403, ErrorKind.FORBIDDEN, "This credential may not use this API."),

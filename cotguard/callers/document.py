@@ -1,15 +1,16 @@
-"""The callers file: roles, and whose tokens are taken. Every mistake in it is told at once, with its place.
+"""The callers file: roles, and who has them. Every mistake in it is told at once, with its place.
 
 roles:
-reader:
-models: [gpt-4o-mini, "llama-*"]
-policy: strict
-requests_per_minute: 60
-reasoning: hidden
+  reader:
+    models: [gpt-4o-mini, "llama-*"]
+    policy: strict
+    requests_per_minute: 60
+    reasoning: hidden
 oidc:
-issuer: https://login.example.com/
-audience: cotguard
-roles: {"llm-readers": reader}
+  issuer: https://login.example.com/
+  audience: cotguard
+  roles: {"llm-readers": reader}
+certificates: {"uri:spiffe://example.com/batch/*": reader}
 """
 
 import fnmatch
@@ -18,11 +19,12 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from cotguard.addresses import is_loopback
 from cotguard.callers.caller import Globs, Reasoning, Scope
+from cotguard.callers.certificates import KINDS
 from cotguard.dialects.catalogue import dialects
 from cotguard.policy import PolicyError
 from cotguard.policy.errors import closest
@@ -50,6 +52,7 @@ _RoleName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 _EXAMPLES: Mapping[str, str] = {
     "audience": "audience: cotguard",
     "algorithms": "algorithms: [RS256, ES256]",
+    "certificates": 'certificates: {"uri:spiffe://example.com/batch/*": reader}',
     "concurrency": "concurrency: 4",
     "dialects": "dialects: [chat_completions, anthropic]",
     "issuer": "issuer: https://login.example.com",
@@ -134,6 +137,16 @@ class OidcDocument(BaseModel):
         return checked_url(value) if value else value
 
 
+def _certificate_name(value: str) -> str:
+    kind, _, name = value.partition(":")
+    if kind not in KINDS or not name:
+        raise ValueError(f"{value}: this is no certificate's name; write uri:, dns:, email: or cn: before the name")
+    return value
+
+
+_CertificateName = Annotated[_Glob, AfterValidator(_certificate_name)]
+
+
 class CallersDocument(BaseModel):
     """The whole file."""
 
@@ -141,12 +154,16 @@ class CallersDocument(BaseModel):
 
     roles: Annotated[Mapping[_RoleName, RoleDocument], Field(min_length=1)]
     oidc: OidcDocument | None = None
+    certificates: Annotated[Mapping[_CertificateName, _RoleName], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _known_roles(self) -> Self:
-        for name in self.oidc.roles.values() if self.oidc else ():
-            if name not in self.roles:
-                raise ValueError(f'oidc.roles: there is no role "{name}"; name one of: {", ".join(self.roles)}')
+        tokens = self.oidc.roles.values() if self.oidc else ()
+        certificates = self.certificates.values() if self.certificates else ()
+        for place, names in (("oidc.roles", tokens), ("certificates", certificates)):
+            for name in names:
+                if name not in self.roles:
+                    raise ValueError(f'{place}: there is no role "{name}"; name one of: {", ".join(self.roles)}')
         return self
 
     @property

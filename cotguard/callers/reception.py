@@ -1,4 +1,8 @@
-"""Who asks: the one place that turns a request's headers into a caller, and counts his requests.
+"""Who asks: the one place that turns a request into a caller, and counts his requests.
+
+A key or a token counts where one is sent, and the certificate of the connection where none is: a service mesh shows the
+same certificate for many users of one service. What is no key and no token, such as the placeholder that an SDK insists
+on, is nobody's credential; but a key or a token that is not valid is refused, whatever certificate comes with it.
 
 Where no authentication is configured everybody may do everything, and a caller is told from others by a hash of the
 credential that he sends to the upstream.
@@ -8,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cotguard.callers.caller import ANYBODY, Caller, Scope
+from cotguard.callers.certificates import Certificates, PeerCertificate
 from cotguard.callers.credentials import credentials_of, fingerprint, is_token
 from cotguard.callers.denied import Denied, Reason
 from cotguard.callers.document import CallersDocument, OidcDocument
@@ -32,10 +37,12 @@ class Reception:
         self._store = KeyStore(store) if store else None
         self._oidc = _issuer(callers.oidc, self._roles) if callers and callers.oidc else None
         self._limiter = limiter
+        certificates = callers.certificates if callers else None
+        self._certificates = Certificates(certificates, self._roles) if certificates else None
 
-    async def caller(self, headers: Mapping[str, str]) -> Caller:
-        """Who sent ``headers`` (names in lower case). Raises :class:`Denied`."""
-        if self._store is None and self._oidc is None:
+    async def caller(self, headers: Mapping[str, str], certificate: PeerCertificate | None = None) -> Caller:
+        """Who sent ``headers`` (names in lower case), having shown ``certificate``. Raises :class:`Denied`."""
+        if self._store is None and self._oidc is None and self._certificates is None:
             found = fingerprint(headers)
             return Caller(f"credential:{found}" if found else "anonymous", ANYBODY)
         sent = list(credentials_of(headers))
@@ -44,6 +51,10 @@ class Reception:
                 return self._owner(self._store, credential)
             if self._oidc is not None and is_token(credential):
                 return await self._oidc.caller(credential)
+        if self._certificates is not None and certificate:
+            if (owner := self._certificates.caller(certificate)) is not None:
+                return owner
+            raise Denied(Reason.CERTIFICATE)
         raise Denied(Reason.UNKNOWN if sent else Reason.MISSING)
 
     def _owner(self, store: KeyStore, credential: str) -> Caller:

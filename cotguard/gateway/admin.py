@@ -4,6 +4,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from cotguard.gateway.admin_access import access
 from cotguard.gateway.app import Gateway
 
 __all__ = ["GatewayState", "State", "create_admin_app"]
@@ -36,8 +37,11 @@ class GatewayState:
         return self._gateway.metrics.expose()
 
 
-def create_admin_app(state: State) -> web.Application:
-    """``/healthz`` says the process lives, ``/readyz`` that it takes requests, ``/metrics`` is for Prometheus."""
+def create_admin_app(state: State, token: str = "") -> web.Application:
+    """``/healthz`` says the process lives, ``/readyz`` that it takes requests, ``/metrics`` is for Prometheus.
+
+    ``token``: who may use anything but the first two (:mod:`cotguard.gateway.admin_access`).
+    """
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -49,7 +53,7 @@ def create_admin_app(state: State) -> web.Application:
     async def metrics(_request: web.Request) -> web.Response:
         return web.Response(body=await state.metrics(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
-    app = web.Application()
+    app = web.Application(middlewares=[access(token)])
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)

@@ -163,6 +163,12 @@ class Metrics:
             "cotguard_config_last_reload_success", "Whether the last reload was taken: 1 or 0.", registry=registry
         )
         self.reload_success.set(1)
+        self.certificate_expiry = Gauge(
+            "cotguard_tls_certificate_expiry_timestamp_seconds",
+            "When the certificate in use expires.",
+            ["port"],
+            registry=registry,
+        )
         build = Gauge("cotguard_build_info", "This build.", ["version"], registry=registry)
         build.labels(__version__).set(1)
 

@@ -2,10 +2,12 @@
 
 A process describes its metrics by a *snapshot*. Counters and histograms are summed over all processes that ever were,
 so that they never fall when one is replaced; gauges over those that live. Gauges whose name ends in ``_info`` say what
-is in use: they are 1 where any process says so.
+is in use: they are 1 where any process says so. Of those that are a time (``_timestamp_seconds``) the earliest is told:
+the process that lags behind the others is the one to know of.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from operator import add
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -18,6 +20,8 @@ Snapshot = list[Any]
 """Made of what JSON has: for each family its name, type, documentation and samples (name, labels, value)."""
 
 _Key = tuple[str, tuple[tuple[str, str], ...]]
+_OWN = 0
+"""The number of this process, which serves no exchanges, beside those of the workers."""
 
 
 def snapshot(registry: CollectorRegistry) -> Snapshot:
@@ -44,6 +48,7 @@ class _Family:
         self._name = name
         self._kind = kind
         self._documentation = documentation
+        self._join: Callable[[float, float], float] = min if name.endswith("_timestamp_seconds") else add
         self._ended: dict[_Key, float] = {}
         self._live: dict[int, dict[_Key, float]] = {}
 
@@ -64,16 +69,19 @@ class _Family:
             metric.add_sample(name, dict(labels), min(value, 1) if self._name.endswith("_info") else value)
         return metric
 
-    @staticmethod
-    def _add(total: dict[_Key, float], samples: dict[_Key, float]) -> None:
+    def _add(self, total: dict[_Key, float], samples: dict[_Key, float]) -> None:
         for key, value in samples.items():
-            total[key] = total.get(key, 0) + value
+            total[key] = self._join(total[key], value) if key in total else value
 
 
 class Totals(Collector):
-    """Sums of what processes, told apart by a number that is never used again, last said."""
+    """Sums of what processes, told apart by a number from 1 that is never used again, last said.
 
-    def __init__(self) -> None:
+    ``own``: metrics of this process itself.
+    """
+
+    def __init__(self, own: CollectorRegistry | None = None) -> None:
+        self._own = own
         self._families: dict[str, _Family] = {}
         self._live: set[int] = set()
         self._registry = CollectorRegistry()
@@ -82,6 +90,9 @@ class Totals(Collector):
     def update(self, process: int, said: Snapshot) -> None:
         """Note what a process says of itself."""
         self._live.add(process)
+        self._note(process, said)
+
+    def _note(self, process: int, said: Snapshot) -> None:
         for name, kind, documentation, samples in said:
             if name not in self._families:
                 self._families[name] = _Family(name, kind, documentation)
@@ -95,6 +106,8 @@ class Totals(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All families, as the registry asks for them."""
+        if self._own is not None:
+            self._note(_OWN, snapshot(self._own))
         for family in self._families.values():
             yield family.metric()
         yield GaugeMetricFamily("cotguard_workers", "Worker processes that serve.", len(self._live))
