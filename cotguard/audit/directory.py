@@ -8,7 +8,8 @@
    newline is cut off: its writer died, and was never told that it is kept.
 2. Records are sealed and written with one call. If the disk does not take all of them, the file is cut back to where it
    was: nothing has happened.
-3. A file that would exceed its size is followed by a new one; beyond ``keep`` files the oldest are removed.
+3. A file that would exceed its size is followed by a new one; beyond ``keep`` files the oldest are removed, which the
+   new one tells.
 4. If the directory's last record is older than one that this process knows of, the end of the trail was removed. A new
    file goes on from what is known, so the gap shows.
 
@@ -44,11 +45,12 @@ class TrailDamagedError(OSError):
 
 
 class TrailFile(NamedTuple):
-    """A file of a trail; ``size`` bytes of it are settled."""
+    """A file of a trail, named by its first record's ``seq``; ``torn`` bytes after ``size`` are of no whole record."""
 
     path: Path
     first: int
     size: int
+    torn: int = 0
 
 
 def trail_files(path: Path) -> list[TrailFile]:
@@ -56,10 +58,10 @@ def trail_files(path: Path) -> list[TrailFile]:
     try:
         lock = os.open(path / _LOCK, os.O_RDONLY)
     except FileNotFoundError:  # a copy
-        return _listed(path)
+        return _settled(_listed(path))
     try:
         fcntl.flock(lock, fcntl.LOCK_SH)
-        return _listed(path)
+        return _settled(_listed(path))
     finally:
         os.close(lock)
 
@@ -115,6 +117,7 @@ class Directory:
         self._lock: int | None = None
         self._file: int | None = None
         self._size = 0
+        self._kept = 1
         self.key = key
         self.head: Head | None = None
         """The last record that this process knows of."""
@@ -168,8 +171,8 @@ class Directory:
         """Make the last file, its size and the head what they are now; returns the files."""
         files = _listed(self._path)
         if self._file is not None and files:
-            path, _, size = files[-1]
-            if size == self._size and _is_at(self._file, path):
+            last_file = files[-1]
+            if last_file.size == self._size and _is_at(self._file, last_file.path):
                 return files
         self._close_file()
         last = None
@@ -194,6 +197,8 @@ class Directory:
             if end < file.size:
                 os.ftruncate(descriptor, end)
             last = self._verified(lines) if lines else None
+            if (begins := parse(os.pread(descriptor, _TAIL_BYTES, 0).partition(b"\n")[0] + b"\n")) is not None:
+                self._kept = max(self._kept, begins.kept)
         except BaseException:
             os.close(descriptor)
             raise
@@ -211,8 +216,10 @@ class Directory:
     def _begin_file(self, files: Sequence[TrailFile], tails: Sequence[bytes]) -> list[bytes]:
         head = self.head or Head.new()
         path = self._path / f"audit-{head.seq + 1:016d}.jsonl"
-        kept = [*(file.first for file in files), head.seq + 1][-self._keep :]
-        lines, head = seal(self.key.signing, head, [segment(head, kept[0], self._clock()), *tails])
+        # Only what is removed here moves the beginning: files that are missing otherwise show.
+        firsts = [*(file.first for file in files), head.seq + 1]
+        kept = max(self._kept, firsts[-self._keep]) if len(firsts) > self._keep else self._kept
+        lines, head = seal(self.key.signing, head, [segment(head, kept, self._clock()), *tails])
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, _MODE)
         try:
             _write(descriptor, b"".join(lines), 0)
@@ -221,9 +228,9 @@ class Directory:
             path.unlink()
             raise
         self._close_file()
-        self._file, self._size, self.head = descriptor, sum(map(len, lines)), head
+        self._file, self._size, self._kept, self.head = descriptor, sum(map(len, lines)), kept, head
         for file in files:
-            if file.first < kept[0]:
+            if file.first < kept:
                 with suppress(OSError):  # the next one to begin a file tries again
                     file.path.unlink()
         _LOG.info("audit file=%s chain=%s head=%s", path.name, head.chain, head)
@@ -239,6 +246,19 @@ def _listed(path: Path) -> list[TrailFile]:
     with os.scandir(path) as entries:
         named = [(found, entry) for entry in entries if (found := _NAME.fullmatch(entry.name))]
         return sorted(TrailFile(Path(entry), int(found[1]), entry.stat().st_size) for found, entry in named)
+
+
+def _settled(files: list[TrailFile]) -> list[TrailFile]:
+    """The files, with what a writer that died has left told apart."""
+    if files:
+        path, first, size, _ = files[-1]
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            _, end = _last_lines(descriptor, size)
+        finally:
+            os.close(descriptor)
+        files[-1] = TrailFile(path, first, end, size - end)
+    return files
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -161,9 +161,6 @@ class AuditIndex:
         rows: list[_Row] = []
         while len(rows) < _ROWS and position < size:
             line = lines.readline(min(_MAX_LINE, size - position))
-            if position + len(line) == size and not line.endswith(b"\n"):  # its writer died
-                lines.seek(position)
-                break
             seq = _seq(line)
             if seq:
                 rows.append((name, position, seq, line.decode()))

@@ -54,6 +54,7 @@ class Verification:
         self._start = start
         self._advance = advance
         self._kept = 0
+        self._single = False
         self.types: Counter[str] = Counter()
         self.chains: dict[str, Head] = {}
         """The last record of each chain."""
@@ -64,9 +65,11 @@ class Verification:
 
     def directory(self, path: Path, files: Sequence[TrailFile]) -> None:
         """Verify the trail that ``files`` are; ``path`` is what it is called."""
+        self._single = True
         for file in files:
             with file.path.open("rb") as lines:
-                self._file(file, lines, last=file is files[-1])
+                self._file(file, lines)
+            self.torn = file.torn
         if self.first is None:
             raise Broken(str(path), "there is no record here")
         begins = self.first.head.seq
@@ -83,26 +86,13 @@ class Verification:
         self._take_all(name, iter(lambda: lines.readline(_MAX_LINE), b""))
         self._finish(name)
 
-    def _file(self, file: TrailFile, lines: BinaryIO, *, last: bool) -> None:
+    def _file(self, file: TrailFile, lines: BinaryIO) -> None:
         name = file.path.name
         begins = parse(lines.readline(_MAX_LINE))
         if begins is not None and (begins.type != "segment" or begins.head.seq != file.first):
             raise Broken(f"{name}:1", "this file began with another record, or had another name")
-        if self.chains and begins is not None and begins.head.chain not in self.chains:
-            raise Broken(f"{name}:1", "this is another chain than that of the file before")
         lines.seek(0)
-        left = file.size
-
-        def settled() -> bytes:
-            nonlocal left
-            line = lines.readline(min(_MAX_LINE, left))
-            left -= len(line)
-            if last and not line.endswith(b"\n") and left == 0:
-                self.torn = len(line)
-                return b""
-            return line
-
-        self._take_all(name, iter(settled, b""))
+        self._take_all(name, iter(lambda: lines.readline(min(_MAX_LINE, file.size - lines.tell())), b""))
 
     def _take_all(self, name: str, lines: Iterable[bytes]) -> None:
         lines, number = iter(lines), 0
@@ -129,6 +119,8 @@ class Verification:
         """What ``line`` must follow."""
         seq = line.head.seq
         known: Head | Anchor | None = self.chains.get(line.head.chain) or self._start
+        if self._single and self.chains and line.head.chain not in self.chains:
+            raise Broken(where, "this record is of another chain")
         if known is None:
             if not line.prev:
                 raise Broken(where, f"what comes before record {seq} is not here; give it with --from SEQ:HASH")
