@@ -28,6 +28,7 @@ __all__ = [
     "ends_well",
     "exchange",
     "kept",
+    "queued",
     "running",
     "started",
     "until",
@@ -113,6 +114,11 @@ def kept(path: Path, name: str = "request_id") -> list[str]:
     mark = f'"{name}":"'
     text = "".join(file.path.read_text("utf-8") for file in trail_files(path))
     return [line.split(mark, 1)[1].split('"', 1)[0] for line in text.splitlines() if mark in line]
+
+
+def queued(metrics: Metrics) -> float | None:
+    """Records that wait to be written."""
+    return metrics.registry.get_sample_value("cotguard_audit_queue_records")
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -207,13 +213,15 @@ def copy_to_stdout(count: int) -> None:
     """Commit to standard output; says on standard error when that is refused, and goes on when it is not."""
 
     async def main() -> None:
-        trail = started("", stdout=True, key=KEY, deadline=0.2)
+        metrics = Metrics()
+        trail = started("", metrics, stdout=True, key=KEY, deadline=0.2)
         try:
             await trail.commit([decision(f"r{number}") for number in range(count)])
         except AuditError:
             os.write(2, b"refused\n")
             await until(lambda: not trail.failed)
-        await trail.commit([EventRecord(event=Event.STOP, process=os.getpid())])
+        trail.submit([EventRecord(event=Event.STOP, process=os.getpid())])
+        await until(lambda: queued(metrics) == 0)
         await trail.close()
 
     uvloop.run(main())

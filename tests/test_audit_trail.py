@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from audit_kit import KEY, MOUNTING, decision, ends_well, exchange, kept, running, started, until, verified
+from audit_kit import KEY, MOUNTING, decision, ends_well, exchange, kept, queued, running, started, until, verified
 from google.protobuf import json_format
 
 from cotguard.audit.directory import trail_files
@@ -48,7 +48,7 @@ async def test_what_is_committed_is_there(tmp_path: Path) -> None:
     assert kept(tmp_path / "trail") == ["r", "r", "gone"]
     assert value(metrics, "cotguard_audit_records_total", type="exchange") == 2
     assert value(metrics, "cotguard_audit_commit_seconds_count") == 2
-    assert value(metrics, "cotguard_audit_queue_records") == 0
+    assert queued(metrics) == 0
     assert not trail.submit([exchange()])
     with pytest.raises(AuditError):
         await trail.commit([exchange()])
@@ -149,8 +149,10 @@ async def test_a_directory_that_is_gone_and_comes_back(tmp_path: Path, caplog: p
 
 
 async def test_a_writer_that_stands_still_holds_commits_up_and_loses_nothing(tmp_path: Path) -> None:
-    trail = started(tmp_path, deadline=0.1)
-    await trail.commit([decision("before")])
+    metrics = Metrics()
+    trail = started(tmp_path, metrics, deadline=0.1)
+    trail.submit([decision("before")])
+    await until(lambda: queued(metrics) == 0)
     with (tmp_path / "lock").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(AuditError):
@@ -163,7 +165,8 @@ async def test_a_writer_that_stands_still_holds_commits_up_and_loses_nothing(tmp
         await asyncio.sleep(0)
         waiting.cancel()
     await until(lambda: not trail.failed)
-    await trail.commit([decision("after")])
+    trail.submit([decision("after")])
+    await until(lambda: queued(metrics) == 0)
     await trail.close()
     assert kept(tmp_path) == ["before", "late", "later", "submitted", "cancelled", "after"]
     verified(tmp_path)
@@ -173,7 +176,8 @@ async def test_a_full_queue_makes_commits_wait_and_counts_what_is_lost(tmp_path:
     metrics = Metrics()
     trail = started(tmp_path, metrics, deadline=0.3)
     much = [decision()] * 10_000
-    await trail.commit([decision("before")])
+    trail.submit([decision("before")])
+    await until(lambda: queued(metrics) == 0)
     with (tmp_path / "lock").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         accepted = 0
@@ -183,8 +187,8 @@ async def test_a_full_queue_makes_commits_wait_and_counts_what_is_lost(tmp_path:
             await trail.commit(much)
         lost = value(metrics, "cotguard_audit_lost_records_total")
         assert lost > 10_000
-        assert value(metrics, "cotguard_audit_queue_records") == 20_000 + accepted * 10_000 - lost
-    await until(lambda: value(metrics, "cotguard_audit_queue_records") == 0)
+        assert queued(metrics) == 20_000 + accepted * 10_000 - lost
+    await until(lambda: queued(metrics) == 0)
     await trail.close()
     verified(tmp_path)
     assert len(kept(tmp_path)) == 1 + 20_000 + accepted * 10_000 - lost
