@@ -1,4 +1,4 @@
-"""The command line: ``serve``, ``keys``, ``demo``, ``scan``, ``check``, ``bundle``."""
+"""The command line: ``serve``, ``keys``, ``audit``, ``demo``, ``scan``, ``check``, ``bundle``."""
 
 import argparse
 import json
@@ -12,6 +12,7 @@ from typing import IO
 from pydantic import ValidationError
 
 from cotguard import __version__
+from cotguard.audit.commands import add_audit
 from cotguard.callers.document import KeyScope
 from cotguard.callers.keys import Key, KeyStore, KeyStoreError
 from cotguard.callers.limits import DAY
@@ -91,6 +92,8 @@ def _parser() -> argparse.ArgumentParser:
 
     keys = commands.add_parser("keys", help="API keys of the gateway's own", epilog=_KEYS_EXAMPLES, formatter_class=raw)
     _add_keys(keys.add_subparsers(required=True, metavar="TASK"))
+
+    add_audit(commands)
 
     demo = commands.add_parser("demo", help="watch a moderated stream beside the raw one; needs nothing else")
     demo.add_argument("--fast", action="store_true", help="do not wait between tokens")

@@ -169,6 +169,24 @@ class Metrics:
             ["port"],
             registry=registry,
         )
+        self.audit_records = Counter(
+            "cotguard_audit_records_total", "Records that are kept.", ["type"], registry=registry
+        )
+        self.audit_lost = Counter(
+            "cotguard_audit_lost_records_total",
+            "Records that found no room, or were left at the end.",
+            registry=registry,
+        )
+        self.audit_failures = Counter(
+            "cotguard_audit_failures_total",
+            "Attempts of a sink that failed, and commits that were not done in time.",
+            ["sink"],
+            registry=registry,
+        )
+        self.audit_commit_seconds = Histogram(
+            "cotguard_audit_commit_seconds", "Time until records are kept.", buckets=_SECONDS, registry=registry
+        )
+        self.audit_queue = Gauge("cotguard_audit_queue_records", "Records that wait to be written.", registry=registry)
         build = Gauge("cotguard_build_info", "This build.", ["version"], registry=registry)
         build.labels(__version__).set(1)
 
