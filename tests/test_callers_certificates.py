@@ -16,6 +16,7 @@ from cotguard.callers.caller import Scope
 from cotguard.callers.certificates import Certificates
 from cotguard.callers.denied import Denied, Reason
 from cotguard.callers.document import CallersError, load_callers
+from cotguard.callers.limits import LocalLimiter
 from cotguard.callers.reception import Reception
 from cotguard.gateway.headers import lower
 from cotguard.gateway.tls import ReloadingContext, TlsFiles
@@ -51,7 +52,7 @@ async def ask(authority: Authority, tmp_path: Path) -> AsyncIterator[Ask]:
     )
     keys = str(tmp_path / "keys.db")
     _, key = make_key(keys, "other")
-    reception = Reception(load_callers(str(roles)), keys, "")
+    reception = Reception(load_callers(str(roles)), keys, LocalLimiter())
 
     async def handler(request: web.Request) -> web.Response:
         try:
@@ -103,7 +104,7 @@ async def test_a_key_goes_before_a_certificate(ask: Ask) -> None:
 
 
 async def test_without_a_certificate_nobody_is_known(tmp_path: Path) -> None:
-    reception = Reception(load_callers(str(callers(tmp_path, certificates={"cn:*": "ops"}))), "", "")
+    reception = Reception(load_callers(str(callers(tmp_path, certificates={"cn:*": "ops"}))), "", LocalLimiter())
     for headers, certificate, reason in (
         ({}, None, Reason.MISSING),
         ({"x-api-key": "none"}, {}, Reason.UNKNOWN),
@@ -116,7 +117,7 @@ async def test_without_a_certificate_nobody_is_known(tmp_path: Path) -> None:
 
 
 async def test_without_the_section_a_certificate_is_nobodys(tmp_path: Path) -> None:
-    reception = Reception(None, "", "")
+    reception = Reception(None, "", LocalLimiter())
     caller = await reception.caller({}, {"subject": ((("commonName", "ann"),),)})
     assert caller.id == "anonymous"
     await reception.close()

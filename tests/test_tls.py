@@ -19,9 +19,10 @@ from cryptography.hazmat.primitives import serialization
 from scripted import CHAT_PATH, DONE, chunk, events_of, finish
 from tls_kit import DAYS, Authority, handshake, listen_tls, replace
 
+from cotguard.config.settings import Settings
 from cotguard.detectors.contract import Detector
 from cotguard.gateway.app import Gateway, create_app
-from cotguard.gateway.settings import Settings
+from cotguard.gateway.moderations import Moderation, load_moderations
 from cotguard.gateway.tls import ReloadingContext, TlsFiles
 from cotguard.policy import Policy
 from cotguard.telemetry.metrics import Metrics
@@ -131,7 +132,8 @@ async def test_a_certificate_is_renewed_while_a_stream_runs(
     used, renewed = authority.server("server"), authority.server("renewed")
     before = serial(used)
     settings = Settings(upstream=upstream.url)
-    app = create_app(settings, Gateway(settings, *balanced, Metrics()))
+    moderations = load_moderations(settings, own=Moderation.of(*balanced))
+    app = create_app(Gateway(settings, moderations, Metrics()))
     url, context = await serve(TlsFiles(*used), app)
     connector = aiohttp.TCPConnector(ssl=authority.client())
     async with (

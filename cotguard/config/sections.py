@@ -14,8 +14,11 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from cotguard.addresses import is_loopback, split_address
+from cotguard.audit.key import check_key
+from cotguard.audit.trail import AuditOptions
 from cotguard.classifier.bundle import DEFAULT, NONE
 from cotguard.classifier.remote.address import Tls, addresses
+from cotguard.gateway.tls import TlsFiles
 from cotguard.guard.format import load_format
 from cotguard.sealing.keyring import KeyRing
 
@@ -96,11 +99,6 @@ class Listeners(Section):
             raise ValueError("write it as HOST:PORT, for example 127.0.0.1:8080")
         return value
 
-    @field_validator("tls_cert", "tls_key", "tls_client_ca", "admin_tls_cert", "admin_tls_key")
-    @classmethod
-    def _pem(cls, value: str) -> str:
-        return _existing(value)
-
     @field_validator("admin_token")
     @classmethod
     def _token(cls, value: str) -> str:
@@ -110,19 +108,36 @@ class Listeners(Section):
             )
         return value
 
+    @property
+    def tls(self) -> TlsFiles | None:
+        """TLS of the data port, if it has any."""
+        return TlsFiles(self.tls_cert, self.tls_key, self.tls_client_ca) if self.tls_cert else None
+
+    @property
+    def admin_tls(self) -> TlsFiles | None:
+        """TLS of the admin port, if it has any."""
+        return TlsFiles(self.admin_tls_cert, self.admin_tls_key) if self.admin_tls_cert else None
+
     @model_validator(mode="after")
     def _tls(self) -> Self:
-        for cert, others in (
-            ("tls_cert", ("tls_key", "tls_client_ca")),
-            ("admin_tls_cert", ("admin_tls_key",)),
-        ):
-            given = [name for name in others if getattr(self, name)]
-            if given and not getattr(self, cert):
-                raise ValueError(f"{given[0]}: name the port's certificate too, in {cert}")
-        if not self.admin_token and not is_loopback(split_address(self.admin_listen)[0]):
+        if not self.tls_cert and (self.tls_key or self.tls_client_ca):
+            raise ValueError("tls_cert: name the certificate of the data port too")
+        if not self.admin_tls_cert and self.admin_tls_key:
+            raise ValueError("admin_tls_cert: name the certificate of the admin port too")
+        for name, files in (("tls_cert", self.tls), ("admin_tls_cert", self.admin_tls)):
+            try:
+                if files is not None:
+                    files.context()
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _admin(self) -> Self:
+        if not (self.admin_token or is_loopback(split_address(self.admin_listen)[0])):
             raise ValueError(
-                f"admin_listen: {self.admin_listen} is open to other machines; set admin_token, of which scrapers send "
-                "`Authorization: Bearer TOKEN` (/healthz and /readyz need none), or listen on 127.0.0.1"
+                f"admin_listen: {self.admin_listen} is open to other machines, and so are its metrics. Set admin_token "
+                "(COTGUARD_ADMIN_TOKEN), or listen on 127.0.0.1"
             )
         return self
 
@@ -302,7 +317,7 @@ class Accounts(Section):
     audit_key: Annotated[
         str, RESTART, Field(repr=False, description="key of the trail's chain and hashes; a file beside it when empty")
     ] = ""
-    audit_max_bytes: Annotated[int, RESTART, Field(ge=2**16, description="size at which a file is rotated")] = (
+    audit_max_bytes: Annotated[int, RESTART, Field(ge=2**20, description="size at which a file is rotated")] = (
         64 * 2**20
     )
     audit_keep: Annotated[int, RESTART, Field(ge=1, description="rotated files that are kept")] = 16
@@ -318,6 +333,13 @@ class Accounts(Section):
         Literal["debug", "info", "warning", "error"], RESTART, Field(description="debug, info, warning or error")
     ] = "info"
 
+    @field_validator("audit_key")
+    @classmethod
+    def _audit_key(cls, value: str) -> str:
+        if value:
+            check_key(value)
+        return value
+
     @field_validator("audit_otlp", "traces")
     @classmethod
     def _collector(cls, value: str) -> str:
@@ -327,7 +349,23 @@ class Accounts(Section):
 
     @model_validator(mode="after")
     def _trail(self) -> Self:
-        if not self.audit_dir and (self.audit_stdout or self.audit_otlp):
-            name = "audit_stdout" if self.audit_stdout else "audit_otlp"
-            raise ValueError(f"{name}: name the directory of the trail too, in audit_dir: its chain begins there")
+        if not self.audit_key and not self.audit_dir and (self.audit_stdout or self.audit_otlp):
+            raise ValueError(
+                "audit_key: set it where there is no audit_dir: what a random key signed, nobody can verify"
+            )
         return self
+
+    @property
+    def audit(self) -> AuditOptions | None:
+        """Where the audit trail is kept, if one is."""
+        if not (self.audit_dir or self.audit_stdout or self.audit_otlp):
+            return None
+        return AuditOptions(
+            self.audit_dir,
+            self.audit_stdout,
+            self.audit_otlp,
+            self.audit_key,
+            self.audit_max_bytes,
+            self.audit_keep,
+            self.audit_deadline,
+        )

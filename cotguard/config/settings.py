@@ -54,7 +54,7 @@ class Settings(Accounts, State, Models, Callers, Limits, Listeners, Served):
     @property
     def authenticates(self) -> bool:
         """Whether callers must show who they are."""
-        return bool(self.keys or (self.callers and self.callers.oidc))
+        return bool(self.keys or (self.callers and (self.callers.oidc or self.callers.certificates)))
 
     @cached_property
     def served(self) -> address.Served | None:
@@ -89,7 +89,11 @@ class Settings(Accounts, State, Models, Callers, Limits, Listeners, Served):
         if self.keys and self.callers is None:
             raise ValueError("keys: name the roles of keys too, in callers_file (docs/callers.md)")
         if self.callers is not None and not self.authenticates:
-            raise ValueError("callers_file: its roles are nobody's; name a file of keys in `keys`, or add oidc to it")
+            raise ValueError(
+                "callers_file: its roles are nobody's; name a file of keys in `keys`, or add oidc or certificates to it"
+            )
+        if self.callers is not None and self.callers.certificates and not self.tls_client_ca:
+            raise ValueError("tls_client_ca: name who signs the certificates that the callers file gives roles to")
         if not (self.authenticates or self.allow_anonymous or is_loopback(split_address(self.listen)[0])):
             raise ValueError(
                 f"listen: {self.listen} is open to other machines, and nobody is asked who he is. Give callers keys "

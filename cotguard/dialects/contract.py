@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from typing import Any, NamedTuple, Protocol
 
 from cotguard.detectors.contract import RequestFacts
@@ -21,6 +21,7 @@ __all__ = [
     "Restored",
     "Route",
     "Translator",
+    "Undelivered",
     "Upload",
     "UpstreamFault",
 ]
@@ -161,6 +162,15 @@ class Prepared:
     """The request's: they seal what the response signs. Without them it is stripped."""
 
 
+class Undelivered(Enum):
+    """What of a translator's bytes has not reached the client and never will."""
+
+    NOTHING = auto()
+    LAST = auto()
+    """Those that it returned last, and those that it has not returned yet."""
+    ALL = auto()
+
+
 class Translator(Protocol):
     """One streaming response: upstream bytes (content decoding done) in, bytes for the client out.
 
@@ -184,8 +194,8 @@ class Translator(Protocol):
         """Upstream closed the body. Complete streams return their last bytes; others raise :class:`UpstreamFault`."""
         ...
 
-    def fail(self, kind: ErrorKind, message: str) -> bytes:
-        """The dialect's error shape for a stream under way."""
+    def fail(self, kind: ErrorKind, message: str, undelivered: Undelivered = Undelivered.NOTHING) -> bytes:
+        """The dialect's error shape for a stream under way, of whose bytes some may not have been delivered."""
         ...
 
     def keep_alive(self) -> bytes:

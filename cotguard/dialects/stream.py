@@ -18,7 +18,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 from cotguard.dialects.channels import view_of
-from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Prepared, UpstreamFault
+from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Prepared, Undelivered, UpstreamFault
 from cotguard.dialects.memo import Memo, remembered
 from cotguard.dialects.table import HOLE, Document, Step, Text
 from cotguard.framing.contract import Event, Framing, FramingError
@@ -242,7 +242,12 @@ class EventStream(ABC):
             self.upstream_ended()
         return self._flush()
 
-    def fail(self, kind: ErrorKind, message: str) -> bytes:
+    def fail(self, kind: ErrorKind, message: str, undelivered: Undelivered = Undelivered.NOTHING) -> bytes:
+        if undelivered is not Undelivered.NOTHING:
+            self.finished = False
+            self._out.clear()
+            if undelivered is Undelivered.ALL:
+                self._framing.rewind()
         if not self.finished:
             self.finished = True
             reported = self._error if kind is ErrorKind.UPSTREAM_ERROR else None

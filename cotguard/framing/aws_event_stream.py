@@ -108,6 +108,9 @@ class AwsEventStream:
     def close(self) -> bytes:
         return b""
 
+    def rewind(self) -> None:
+        pass  # no event depends on the one before
+
     def keep_alive(self) -> bytes:
         return b""
 

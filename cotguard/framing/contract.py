@@ -48,6 +48,10 @@ class Framing(Protocol):
         """What follows the last event."""
         ...
 
+    def rewind(self) -> None:
+        """Nothing of what was written was delivered: what is written next comes first."""
+        ...
+
     def keep_alive(self) -> bytes:
         """Bytes that mean nothing; none where the framing has none."""
         ...

@@ -159,5 +159,8 @@ class JSONArray:
     def close(self) -> bytes:
         return b"]\n" if self._begun else b"[]\n"
 
+    def rewind(self) -> None:
+        self._begun = False
+
     def keep_alive(self) -> bytes:
         return b"\n"

@@ -48,5 +48,8 @@ class NDJSON:
     def close(self) -> bytes:
         return b""
 
+    def rewind(self) -> None:
+        pass  # no event depends on the one before
+
     def keep_alive(self) -> bytes:
         return b""

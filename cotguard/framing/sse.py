@@ -163,6 +163,9 @@ class ServerSentEvents(Reader):
     def close(self) -> bytes:
         return b""
 
+    def rewind(self) -> None:
+        pass  # no event depends on the one before
+
     def keep_alive(self) -> bytes:
         return KEEP_ALIVE
 

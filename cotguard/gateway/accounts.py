@@ -1,31 +1,176 @@
-"""The accounts of exchanges: metrics, and later records."""
+"""The accounts of what the gateway does: metrics always, and records where an audit trail is kept.
 
+A decision is recorded before what follows from it is delivered. Where that cannot be, the policy's ``on_audit_error``
+says whether the exchange ends or goes on without the record.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from cotguard.audit.records import DecisionRecord, Event, EventRecord, ExchangeRecord, Record
+from cotguard.audit.trail import AuditError, Trail
 from cotguard.gateway.call import Call
-from cotguard.moderation.verdict import Journal
+from cotguard.moderation.exchange import Exchange, ModerationFault
+from cotguard.moderation.replacement import plain
+from cotguard.moderation.verdict import Decision, Journal
+from cotguard.policy import OnError
+from cotguard.spans import ChannelKind
 from cotguard.telemetry.metrics import Metrics
 
 __all__ = ["Accounts"]
+
+_LOG = logging.getLogger("cotguard.gateway")
+_UNKEPT: Final = "the audit trail takes no records"
+_UNNAMED: Final = "credential:"
+"""Begins the ids of callers that nobody has checked: a hash of a credential, which stands in no account."""
+
+_INBOUND = frozenset(
+    {
+        ChannelKind.SYSTEM,
+        ChannelKind.USER,
+        ChannelKind.ASSISTANT,
+        ChannelKind.TOOL_RESULT,
+        ChannelKind.TOOL_DESCRIPTION,
+    }
+)
 
 
 class Accounts:
     """See the module."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, trail: Trail | None) -> None:
         self._metrics = metrics
+        self._trail = trail
+
+    async def start(self, digest: str) -> None:
+        """Begin to record, in the running loop; ``digest`` is the policy's."""
+        if self._trail is not None:
+            self._trail.start()
+            self._note(Event.START, digest)
+
+    async def end(self) -> None:
+        """Record no more."""
+        if self._trail is not None:
+            self._note(Event.STOP, "")
+            await self._trail.close()
+
+    @property
+    def failing(self) -> bool:
+        """Whether records cannot be kept now."""
+        return self._trail is not None and self._trail.failed
+
+    def reloaded(self, digest: str, *, applied: bool) -> None:
+        """Account for a reload of the configuration; ``digest`` is that of the policy in force."""
+        self._metrics.reloaded(applied=applied)
+        if self._trail is not None:
+            self._note(Event.CONFIG_APPLIED if applied else Event.CONFIG_REFUSED, digest)
 
     def journal(self) -> Journal | None:
-        """Where an exchange that begins now notes its decisions."""
-        return None
+        """Where an exchange that begins now notes its decisions, if they are recorded."""
+        trail = self._trail
+        return None if trail is None else Journal(lambda value: trail.hash(plain(value)))
+
+    def check(self, exchange: Exchange) -> None:
+        """Raise :class:`ModerationFault` where an exchange must not begin, since it could not be recorded."""
+        if self.failing and exchange.policy.on_audit_error is OnError.CLOSED:
+            raise ModerationFault(_UNKEPT)
 
     async def record(self, call: Call) -> None:
-        """Record what was decided since the last call."""
+        """Record what was decided since the last time. Raises :class:`ModerationFault`."""
+        if self._trail is None or call.journal is None or not call.journal.decisions:
+            return
+        try:
+            await self._trail.commit(self._decisions(call, call.journal.take()))
+        except AuditError:
+            if call.moderation.policy.on_audit_error is OnError.CLOSED:
+                raise ModerationFault(_UNKEPT) from None
 
-    async def close(self, call: Call) -> None:
-        """Account for what became of a call, once."""
-        self.close_now(call)
+    async def close(self, call: Call) -> bool:
+        """Account for what became of a call, once. False if the policy wants it recorded, and it cannot be."""
+        self._count(call)
+        if self._trail is None:
+            return True
+        try:
+            await self._trail.commit(self._last(call))
+        except AuditError:
+            return call.moderation.policy.on_audit_error is OnError.OPEN
+        return True
 
     def close_now(self, call: Call) -> None:
-        """The same, without waiting."""
+        """The same for a call that is answered, or whose client is gone, without waiting."""
+        if not call.closed:
+            self._count(call)
+            if self._trail is not None:
+                self._trail.submit(self._last(call))
+
+    def _count(self, call: Call) -> None:
+        call.closed = True
         self._metrics.requests.labels(call.dialect.name, str(call.status), call.outcome).inc()
         if call.exchange is not None:
             self._metrics.account(call.exchange)
+
+    def _note(self, event: Event, detail: str) -> None:
+        if self._trail is not None:
+            self._trail.submit([EventRecord(event=event, process=os.getpid(), detail=detail)])
+
+    def _last(self, call: Call) -> Sequence[Record]:
+        """Decisions that are not recorded yet, and the exchange."""
+        decisions = self._decisions(call, call.journal.take()) if call.journal else []
+        exchange, policy = call.exchange, call.moderation.policy
+        return [
+            *decisions,
+            ExchangeRecord(
+                request_id=call.id,
+                caller=self._caller(call),
+                role=call.caller.role,
+                route=call.route.name,
+                model=call.model,
+                dialect=call.dialect.name,
+                policy=policy.name,
+                policy_digest=policy.digest,
+                upstream=call.server,
+                status=call.status,
+                outcome=call.outcome,
+                stream=call.stream,
+                seconds=round(time.monotonic() - call.started, 6),
+                received=exchange.received if exchange else 0,
+                delivered=exchange.delivered if exchange else 0,
+                decisions=call.decisions,
+                failure=call.failure or "",
+            ),
+        ]
+
+    def _decisions(self, call: Call, decisions: Sequence[Decision]) -> list[Record]:
+        call.decisions += len(decisions)
+        caller, digest = self._caller(call), call.moderation.policy.digest
+        return [
+            DecisionRecord(
+                request_id=call.id,
+                caller=caller,
+                route=call.route.name,
+                model=call.model,
+                dialect=call.dialect.name,
+                policy_digest=digest,
+                direction="request" if each.kind in _INBOUND else "response",
+                channel=each.kind,
+                entity=each.entity,
+                action=each.action,
+                outcome=each.outcome,
+                score=each.score,
+                detector=each.detector,
+                rule=each.rule,
+                start=each.start,
+                length=each.length,
+                value=each.value,
+            )
+            for each in decisions
+        ]
+
+    def _caller(self, call: Call) -> str:
+        name = call.caller.id
+        if self._trail is None or not name.startswith(_UNNAMED):
+            return name
+        return _UNNAMED + self._trail.hash(name)[:16]

@@ -31,6 +31,8 @@ class GatewayState:
     async def hindrance(self) -> str:
         if self._gateway.draining.is_set():
             return "draining"
+        if reason := self._gateway.hindrance:
+            return reason
         return "" if await self._gateway.staff.ready() else "a model that detects does not answer"
 
     async def metrics(self) -> bytes:

@@ -11,12 +11,14 @@
 """
 
 import asyncio
+import logging
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
 
 from aiohttp import hdrs, web
 
+from cotguard.audit.trail import Trail
 from cotguard.callers.credentials import PARAMETER
 from cotguard.callers.denied import Denied
 from cotguard.callers.limits import tokens_in
@@ -34,12 +36,13 @@ from cotguard.gateway.call import Call
 from cotguard.gateway.encodings import EncodingError, TooLargeError
 from cotguard.gateway.failures import Failure, answer_error, answer_refused, failure_of, later
 from cotguard.gateway.headers import lower
-from cotguard.gateway.moderations import Moderation, load_moderations
+from cotguard.gateway.moderations import OWN, Moderation, load_moderations
 from cotguard.gateway.pinning import Pins
 from cotguard.gateway.requests import Requests
 from cotguard.gateway.responses import CLIENT_GONE, SHUTTING_DOWN, Responses
 from cotguard.gateway.sealing import key_ring
 from cotguard.moderation.exchange import ModerationFault
+from cotguard.policy import OnError
 from cotguard.sealing.keyring import KeyRing
 from cotguard.telemetry.metrics import METRICS, Metrics
 from cotguard.upstreams.errors import PoolError
@@ -47,6 +50,7 @@ from cotguard.upstreams.pools import Pools
 
 __all__ = ["GATEWAY", "Gateway", "create_app"]
 
+_LOG = logging.getLogger("cotguard.gateway")
 _FAREWELL = 60
 """Seconds that what was replaced is kept open for: requests that came before may ask it."""
 _NO_UPGRADES = (
@@ -57,7 +61,7 @@ _NO_UPGRADES = (
 class Gateway:
     """The handlers and what they share. Not to be forked.
 
-    ``moderations`` and ``keys`` (of seals) default to what the settings name.
+    ``moderations`` and ``keys`` (of seals) default to what the settings name. ``trail``: where things are recorded.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Gateway:
         metrics: Metrics = METRICS,
         *,
         keys: KeyRing | None = None,
+        trail: Trail | None = None,
     ) -> None:
         self.metrics = metrics
         self.draining = asyncio.Event()
@@ -76,7 +81,7 @@ class Gateway:
         self._limiter = limiter(settings.limits_url)
         self._pools = Pools(settings.pools, metrics, authenticates=settings.authenticates)
         self._pins = Pins(settings.pins_file)
-        self._accounts = Accounts(metrics)
+        self._accounts = Accounts(metrics, trail)
         moderations = load_moderations(settings) if moderations is None else moderations
         self.staff = Staff(settings, metrics)
         self.staff.engage(_detectors(moderations))
@@ -94,6 +99,7 @@ class Gateway:
         """What needs the running loop."""
         await self.staff.start()
         self._pools.start()
+        await self._accounts.start(self._active.moderations[OWN].policy.digest)
 
     async def close(self) -> None:
         """Close the connections to the upstreams; stop what ``start`` started."""
@@ -102,6 +108,7 @@ class Gateway:
         await self._active.reception.close()
         await self._limiter.close()
         self._pins.close()
+        await self._accounts.end()
 
     def _reception(self, settings: Settings) -> Reception:
         return Reception(settings.callers, settings.keys, self._limiter)
@@ -132,6 +139,19 @@ class Gateway:
             self.metrics.policy.remove(name, digest)
         asyncio.get_running_loop().call_later(_FAREWELL, self._dismiss, former.reception)
 
+    def account_reload(self, *, applied: bool) -> None:
+        """Account for a reload of the configuration."""
+        policy = self._active.moderations[OWN].policy
+        self._accounts.reloaded(policy.digest, applied=applied)
+        if applied:
+            _LOG.info("configuration applied policy=%s digest=%s", policy.name, policy.digest)
+
+    @property
+    def hindrance(self) -> str:
+        """Why no requests can be taken now, as far as records decide; empty when they can."""
+        closed = self._active.moderations[OWN].policy.on_audit_error is OnError.CLOSED
+        return "the audit trail takes no records" if closed and self._accounts.failing else ""
+
     def _dismiss(self, reception: Reception) -> None:
         self._dismissed = asyncio.ensure_future(reception.close())
 
@@ -140,7 +160,10 @@ class Gateway:
         call = Call(request, self._active, self._default)
         try:
             response = await self._answered(call)
-            await self._accounts.close(call)
+            if response.prepared:
+                self._accounts.close_now(call)
+            elif not await self._accounts.close(call):
+                response = answer_error(call, failure_of(ModerationFault()), "failed")
         except asyncio.CancelledError:  # the client left, and took the handler with it
             call.end(CLIENT_GONE, "client_gone")
             self._accounts.close_now(call)
@@ -172,13 +195,16 @@ class Gateway:
             return answer_error(call, Failure(415, ErrorKind.UNSUPPORTED, str(error)), "refused")
         except ModerationFault as fault:  # before the upstream was asked
             return self._responses.fail(call, failure_of(fault))
+        except Exception as error:  # a fault of ours: its message may quote what it was about
+            _LOG.error("request failed error=%s", type(error).__name__)
+            return self._responses.fail(call, failure_of(ModerationFault()))
 
     async def _admitted(self, call: Call, match: Match) -> web.StreamResponse:
         active = call.active
         told = lower(call.request.headers)
         if PARAMETER in call.request.query:
             told.setdefault("x-goog-api-key", call.request.query[PARAMETER])
-        caller = call.caller = await active.reception.caller(told)
+        caller = call.caller = await active.reception.caller(told, call.request.get_extra_info("peercert"))
         caller.scope.check_route(match.path, match.dialect.name)
         if self.draining.is_set() and not match.route.lookup:
             raise Refused(503, ErrorKind.SHUTTING_DOWN, SHUTTING_DOWN)

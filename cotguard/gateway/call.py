@@ -15,6 +15,7 @@ from cotguard.dialects.routes import Match
 from cotguard.gateway.active import Active
 from cotguard.gateway.moderations import Moderation
 from cotguard.moderation.exchange import Exchange
+from cotguard.moderation.verdict import Journal
 from cotguard.upstreams.pool import Pool
 
 __all__ = ["POLICY_HEADER", "REQUEST_ID_HEADER", "Call"]
@@ -46,6 +47,8 @@ class Call:
     route: RouteDocument = NOWHERE
     exchange: Exchange | None = None
     """There from when the request is moderated."""
+    journal: Journal | None = None
+    """Its decisions, where they are recorded."""
     model: str = ""
     stream: bool = False
     server: str = ""
@@ -55,6 +58,8 @@ class Call:
     failure: ErrorKind | None = None
     decisions: int = 0
     """How many have been recorded."""
+    closed: bool = False
+    """Whether it is accounted for."""
 
     @property
     def moderation(self) -> Moderation:

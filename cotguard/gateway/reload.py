@@ -1,8 +1,7 @@
 """Reload: the configuration in force follows its files.
 
-1. The files are looked at a few times a second: the config file, those that it refers to, policies, lists of known
-   values, the callers file, certificates. Looking also finds what file notification does not: a ConfigMap that is
-   swapped through a link, a network share. A change counts once it stands still: a file half written is left alone.
+1. Watched are the config file, those that it refers to, policies, lists of known values, the callers file, and the
+   certificates that upstreams are shown.
 2. Everything is loaded and checked beside what is in force, and takes its place in one step. Exchanges under way keep
    theirs.
 3. What cannot be used changes nothing: the last good configuration stays, with a log line and a metric.
@@ -20,18 +19,13 @@ from cotguard.config.errors import SettingsError
 from cotguard.config.settings import Settings, needs_restart
 from cotguard.config.sources import Loaded, Sources
 from cotguard.gateway.app import Gateway
-from cotguard.gateway.moderations import OWN, Moderation, load_moderations
+from cotguard.gateway.moderations import Moderation, load_moderations
+from cotguard.gateway.watching import Stamps, Watch
 from cotguard.policy import PolicyError
 
-__all__ = ["Reloader", "Stamps", "files_of", "stamps_of"]
+__all__ = ["Reloader", "files_of"]
 
 _LOG = logging.getLogger("cotguard.config")
-_LOOK_SECONDS = 0.25
-
-Stamp = tuple[int, int, int] | None
-Stamps = dict[Path, Stamp]
-
-_UNKNOWN: Stamp = (0, 0, 0)
 
 
 class Reloader:
@@ -41,28 +35,24 @@ class Reloader:
         self._gateway = gateway
         self._sources = sources
         self._first = first
-        self._stamps = dict(stamps)
+        self._watch = Watch(stamps)
         self._turn = asyncio.Lock()
 
     async def follow(self) -> None:
-        """Reload whenever the files have changed and stand still; until cancelled."""
-        seen = self._stamps
+        """Reload whenever the files have changed; until cancelled."""
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            now = stamps_of(self._stamps)
-            if now == seen and now != self._stamps:
-                await self.reload()
-            seen = now
+            await self._watch.changed()
+            await self.reload()
 
     async def catch_up(self) -> None:
         """Reload if the files have changed since the gateway was made."""
-        if stamps_of(self._stamps) != self._stamps:
+        if self._watch.differs:
             await self.reload()
 
     async def reload(self) -> str:
         """Load everything anew. Returns why it cannot be used, empty if it is in force now."""
         async with self._turn:
-            self._stamps = stamps_of(self._stamps)  # those of what is read now, or older ones
+            self._watch.read()
             try:
                 await self._reload()
             except (SettingsError, PolicyError, BundleError, KeyStoreError, ValueError) as error:
@@ -73,22 +63,18 @@ class Reloader:
 
     async def _reload(self) -> None:
         loaded = await asyncio.to_thread(self._sources.load)
-        self._follow_too(files_of(loaded, ()))  # also where they are bad: a change in them may mend it
+        self._watch.add(files_of(loaded, ()))  # also where they are bad: a change in them may mend it
         settings = self._kept(loaded.settings)
         known = list(self._gateway.active.moderations.values())
         moderations = await asyncio.to_thread(load_moderations, settings, known)
         await self._gateway.adopt(settings, moderations)
-        files = files_of(loaded, moderations.values())
-        self._stamps = {path: stamp for path, stamp in self._stamps.items() if path in files}
-        self._follow_too(files)
-        own = self._gateway.active.moderations[OWN].policy
-        _LOG.info("configuration applied policy=%s digest=%s", own.name, own.digest)
-        self._gateway.metrics.reloaded(applied=True)
+        self._watch.keep(files_of(loaded, moderations.values()))
+        self._gateway.account_reload(applied=True)
 
     def _refused(self, reason: str) -> str:
         for line in reason.splitlines():
             _LOG.error("configuration refused, the last good one stays reason=%r", line)
-        self._gateway.metrics.reloaded(applied=False)
+        self._gateway.account_reload(applied=False)
         return reason
 
     def _kept(self, settings: Settings) -> Settings:
@@ -100,11 +86,6 @@ class Reloader:
         running = self._gateway.active.settings
         values = {name: getattr(settings, name) for name in Settings.model_fields}
         return Settings.model_validate(values | {name: getattr(running, name) for name in fixed})
-
-    def _follow_too(self, files: Iterable[Path]) -> None:
-        """Look at these as well. They are read at least once more, since they may have changed since they were."""
-        for path in files:
-            self._stamps.setdefault(path, _UNKNOWN)
 
 
 def files_of(loaded: Loaded, moderations: Iterable[Moderation]) -> list[Path]:
@@ -123,16 +104,3 @@ def _files(loaded: Loaded, moderations: Iterable[Moderation]) -> Iterator[Path]:
     for pool in settings.pools.values():
         if pool.tls:
             yield from (Path(name) for name in (pool.tls.ca, pool.tls.cert, pool.tls.key) if name)
-
-
-def stamps_of(files: Iterable[Path]) -> Stamps:
-    """How the files are now: by time, size and what a link leads to."""
-    return {path: _stamp(path) for path in files}
-
-
-def _stamp(path: Path) -> Stamp:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -111,11 +111,18 @@ class Requests:
         call.route = call.active.routes.find(call.request.host, call.path, models, told)
 
     def _begun(self, call: Call, facts: RequestFacts) -> Exchange:
-        policy, detectors, findings = call.moderation.policy, call.moderation.detectors, call.moderation.findings
-        hidden, journal = call.caller.scope.hidden, self._accounts.journal()
+        moderation, journal = call.moderation, self._accounts.journal()
+        call.journal = journal
         call.exchange = Exchange(
-            policy, detectors, facts, self._hash_key, findings=findings, hidden=hidden, journal=journal
+            moderation.policy,
+            moderation.detectors,
+            facts,
+            self._hash_key,
+            findings=moderation.findings,
+            hidden=call.caller.scope.hidden,
+            journal=journal,
         )
+        self._accounts.check(call.exchange)
         return call.exchange
 
     def _seals(self, call: Call, told: Mapping[str, str]) -> Seals | None:

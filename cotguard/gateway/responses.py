@@ -16,7 +16,7 @@ from aiohttp import hdrs, web
 
 from cotguard.classifier.handover import handed_over
 from cotguard.config.settings import Settings
-from cotguard.dialects.contract import ErrorKind, Prepared, Translator, UpstreamFault
+from cotguard.dialects.contract import ErrorKind, Prepared, Translator, Undelivered, UpstreamFault
 from cotguard.dialects.routes import Match
 from cotguard.framing.json import JSONError
 from cotguard.gateway.accounts import Accounts
@@ -102,6 +102,8 @@ class Responses:
             call.started,
             self._rounds,
             self._staff.answerers,
+            call.journal,
+            partial(self._accounts.record, call),
         )
         failed = False
         try:
@@ -113,11 +115,21 @@ class Responses:
         except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
             failure, failed = failure_of(error), True
             self._count(call, failure)
-            await response.write(translator.fail(failure.kind, failure.message))
+            undelivered = await self._unrecorded(call, stream)
+            await response.write(translator.fail(failure.kind, failure.message, undelivered))
         call.end(200, "failed" if failed else _success(exchange))
         with suppress(ConnectionError):
             await response.write_eof()
         return response
+
+    async def _unrecorded(self, call: Call, stream: Pump) -> Undelivered:
+        """What of a stream that failed may not be delivered, as it follows from decisions that are not recorded."""
+        undelivered = stream.undelivered
+        try:
+            await self._accounts.record(call)
+        except ModerationFault:
+            undelivered = Undelivered.LAST if undelivered is Undelivered.NOTHING else undelivered
+        return undelivered
 
     @asynccontextmanager
     async def _until_drained(self, settings: Settings) -> AsyncIterator[None]:

@@ -24,6 +24,8 @@ import uvloop
 from aiohttp import web
 
 from cotguard.addresses import split_address
+from cotguard.audit.key import TrailError
+from cotguard.audit.trail import Trail
 from cotguard.callers.keys import KeyStore
 from cotguard.config.errors import SettingsError
 from cotguard.config.settings import Settings
@@ -31,11 +33,15 @@ from cotguard.config.sources import Loaded, Sources
 from cotguard.gateway.admin import GatewayState, create_admin_app
 from cotguard.gateway.app import Gateway, create_app
 from cotguard.gateway.moderations import OWN, Moderation, load_moderations
-from cotguard.gateway.reload import Reloader, Stamps, files_of, stamps_of
+from cotguard.gateway.reload import Reloader, files_of
 from cotguard.gateway.reports import Reporter
 from cotguard.gateway.sealing import key_ring
-from cotguard.gateway.workers import METRICS, READINESS, RELOAD, STOP_SIGNALS, serve_workers
+from cotguard.gateway.tls import context_of, follow
+from cotguard.gateway.unhandled import SERVER_LOG, log_fault
+from cotguard.gateway.watching import Stamps, stamps_of
+from cotguard.gateway.workers import READINESS, RELOAD, SNAPSHOT, STOP_SIGNALS, AdminPort, serve_workers, url_of
 from cotguard.sealing.keyring import KeyRing
+from cotguard.telemetry.metrics import METRICS
 from cotguard.telemetry.totals import Snapshot, snapshot
 
 __all__ = ["open_many_files", "serve"]
@@ -56,6 +62,7 @@ class _Prepared(NamedTuple):
     stamps: Stamps
     moderations: Mapping[str, Moderation]
     keys: KeyRing | None
+    trail: Trail | None
 
     @classmethod
     def of(cls, sources: Sources, loaded: Loaded) -> Self:
@@ -64,10 +71,14 @@ class _Prepared(NamedTuple):
             settings = settings.model_copy(update={"hash_key": secrets.token_hex(32)})
         moderations = load_moderations(settings)
         stamps = stamps_of(files_of(loaded, moderations.values()))
-        return cls(settings, first, sources, stamps, moderations, key_ring(settings))
+        try:
+            trail = None if settings.audit is None else Trail(settings.audit, METRICS)
+        except TrailError as error:
+            raise SettingsError(str(error)) from None
+        return cls(settings, first, sources, stamps, moderations, key_ring(settings), trail)
 
     def gateway(self) -> tuple[Gateway, Reloader]:
-        gateway = Gateway(self.settings, self.moderations, keys=self.keys)
+        gateway = Gateway(self.settings, self.moderations, METRICS, keys=self.keys, trail=self.trail)
         return gateway, Reloader(gateway, self.sources, self.first, self.stamps)
 
 
@@ -92,7 +103,9 @@ def serve(sources: Sources, workers: int) -> int:
         uvloop.run(_serve(prepared))
         return 0
     patience = max(settings.classifier_deadline, settings.guard_deadline) + 1  # a worker may ask its models first
-    return serve_workers(workers, partial(_work, prepared), *split_address(settings.admin_listen), patience=patience)
+    host, port = split_address(settings.admin_listen)
+    admin = AdminPort(host, port, settings.admin_token, settings.admin_tls)
+    return serve_workers(workers, partial(_work, prepared), admin, patience=patience)
 
 
 def open_many_files() -> None:
@@ -109,13 +122,18 @@ def _give_memory_back() -> None:
 
 async def _serve(prepared: _Prepared) -> None:
     """The only process: data port and admin port."""
+    settings = prepared.settings
     gateway, reloader = prepared.gateway()
-    admin = web.AppRunner(create_admin_app(GatewayState(gateway)), access_log=None)
+    app = create_admin_app(GatewayState(gateway), settings.admin_token)
+    admin = web.AppRunner(app, access_log=None, logger=SERVER_LOG)
     await admin.setup()
-    await web.TCPSite(admin, *split_address(prepared.settings.admin_listen)).start()
-    bound = admin.addresses[0]
-    async with _data_port(gateway, reloader, f"http://{bound[0]}:{bound[1]}", shared=False) as stop:
-        await stop.wait()
+    tls = context_of("admin", settings.admin_tls, gateway.metrics)
+    await web.TCPSite(admin, *split_address(settings.admin_listen), ssl_context=tls).start()
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(follow(tls))
+        async with _data_port(gateway, reloader, url_of(admin, tls), shared=False) as stop:
+            await stop.wait()
+        following.cancel()
     await admin.cleanup()
 
 
@@ -130,8 +148,8 @@ async def _serve_shared(prepared: _Prepared, channel: socket.socket, admin: str)
     async def metrics() -> Snapshot:
         return snapshot(gateway.metrics.registry)
 
-    answers = {METRICS: metrics, READINESS: GatewayState(gateway).hindrance, RELOAD: reloader.reload}
-    reporter = Reporter(answers, unasked=METRICS)
+    answers = {SNAPSHOT: metrics, READINESS: GatewayState(gateway).hindrance, RELOAD: reloader.reload}
+    reporter = Reporter(answers, unasked=SNAPSHOT)
     async with _data_port(gateway, reloader, admin, shared=True) as stop:
         await reporter.start(channel)
         await stop.wait()
@@ -144,6 +162,7 @@ async def _data_port(gateway: Gateway, reloader: Reloader, admin: str, *, shared
     settings = gateway.active.settings
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(log_fault)
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     parent = multiprocessing.parent_process()
@@ -153,21 +172,23 @@ async def _data_port(gateway: Gateway, reloader: Reloader, admin: str, *, shared
         create_app(gateway),
         handler_cancellation=True,
         access_log=None,
+        logger=SERVER_LOG,
         auto_decompress=False,  # the gateway decodes bodies itself, with its limits
         shutdown_timeout=settings.drain_timeout + _FAREWELL_SECONDS,
     )
     await runner.setup()
     await reloader.catch_up()  # a worker that takes another's place was prepared long ago
+    tls = context_of("data", settings.tls, gateway.metrics)
     async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(reloader.follow())
+        following = tasks.create_task(reloader.follow()), tasks.create_task(follow(tls))
         loop.add_signal_handler(signal.SIGHUP, lambda: tasks.create_task(reloader.reload()))
         host, port = split_address(settings.listen)
-        await web.TCPSite(runner, host, port, backlog=_BACKLOG, reuse_port=shared or None).start()
-        bound = runner.addresses[0]
+        site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=_BACKLOG, reuse_port=shared or None)
+        await site.start()
         # The line that says the proxy is ready is written at once: workers share the output, and print may write its
         # end apart.
         sys.stdout.write(
-            f"cotguard listens on http://{bound[0]}:{bound[1]} for {_destinations(settings)} with policy "
+            f"cotguard listens on {url_of(runner, tls)} for {_destinations(settings)} with policy "
             f"{gateway.active.moderations[OWN].policy.name} and {gateway.staff.classifier}{gateway.staff.guard}; "
             f"admin on {admin}\n"
         )
@@ -175,7 +196,8 @@ async def _data_port(gateway: Gateway, reloader: Reloader, admin: str, *, shared
         yield stop
         gateway.drain()
         await runner.cleanup()
-        following.cancel()
+        for each in following:
+            each.cancel()
 
 
 def _destinations(settings: Settings) -> str:

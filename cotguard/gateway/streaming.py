@@ -13,7 +13,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 
@@ -21,10 +21,11 @@ import aiohttp
 from aiohttp import web
 
 from cotguard.classifier.handover import Answerers, Handover
-from cotguard.dialects.contract import Translator
+from cotguard.dialects.contract import Translator, Undelivered
 from cotguard.gateway.body import Body
 from cotguard.gateway.encodings import Decoder
 from cotguard.moderation.exchange import Exchange
+from cotguard.moderation.verdict import Journal
 from cotguard.telemetry.metrics import Metrics
 
 __all__ = ["MAX_QUEUED_BYTES", "Pump", "Rounds"]
@@ -72,6 +73,7 @@ class Pump:
     """Moves one stream. ``started``: when the request came, on the monotonic clock; ``answerers`` answer detectors.
 
     ``response`` is the prepared response to ``request``, its headers written. Pumps of one event loop share ``rounds``.
+    ``record`` is awaited before what follows from decisions in ``journal`` is written.
     """
 
     def __init__(
@@ -86,6 +88,8 @@ class Pump:
         started: float,
         rounds: Rounds,
         answerers: Answerers,
+        journal: Journal | None,
+        record: Callable[[], Awaitable[None]],
     ) -> None:
         self._decoder = decoder
         self._translator = translator
@@ -98,12 +102,15 @@ class Pump:
         self._started = started
         self._rounds = rounds
         self._answerers = answerers
+        self._journal = journal
+        self._record = record
         self._body = Body(upstream, self._arrived, self._upstream_ended)
         self._chunked: bool = self._writer.chunked  # type: ignore[attr-defined]  # of the one writer there is
         self._queue: list[bytes] = []  # read, not yet moderated
         self._queued = 0
         self._due = False  # in the rounds, or waited for
         self._written: bytes | None = None  # moderated, not yet delivered
+        self._unrecorded = False  # what it follows from
         self._ended = False  # the upstream's body, by `_end`
         self._end: BaseException | None = None
         self._over = False
@@ -113,7 +120,15 @@ class Pump:
         self._read_at = 0.0  # of what is moderated
         self._received = False
         self._delivered = False
+        self._began = False  # something was written, if only an event without text
         self._held_since: float | None = None
+
+    @property
+    def undelivered(self) -> Undelivered:
+        """What of the translator's bytes the client did not get, when ``run`` has raised."""
+        if self._written is None:
+            return Undelivered.NOTHING
+        return Undelivered.LAST if self._began else Undelivered.ALL
 
     async def run(self, *, keep_alive_after: float, idle_timeout: float) -> None:
         """Run until the translator is finished or the upstream's body ends.
@@ -159,6 +174,10 @@ class Pump:
         except Exception as fault:
             self._fault = fault
             self._waiting.set()
+        else:
+            if self._written is not None and self._journal is not None and self._journal.decisions:
+                self._unrecorded = True
+                self._waiting.set()
 
     def _moderate(self) -> None:
         moderate: Callable[[], bytes]
@@ -189,6 +208,8 @@ class Pump:
 
     def deliver(self) -> None:
         """Write what was moderated, unless something must be waited for; then go on with what came meanwhile."""
+        if self._unrecorded:
+            return
         written, self._written = self._written, None
         if written is None:
             return
@@ -214,6 +235,7 @@ class Pump:
             transport = self._transport
             if transport is None or transport.is_closing():
                 raise ConnectionResetError("the client is gone")
+            self._began = True
             transport.write(b"%x\r\n%b\r\n" % (len(written), written) if self._chunked else written)
             self._metrics.added.observe(time.monotonic() - self._read_at)
         if not self._delivered:
@@ -236,7 +258,12 @@ class Pump:
                 raise self._fault
             if self._asking is not None:
                 asking, self._asking = self._asking, None
-                self._deliver(await asking.finish(self._answerers))
+                self._written = await asking.finish(self._answerers)
+            if self._written is not None:
+                await self._record()
+                self._unrecorded = False
+                written, self._written = self._written, None
+                self._deliver(written)
             await self._writer.drain()
             if self._over:
                 return

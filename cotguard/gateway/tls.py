@@ -18,9 +18,10 @@ from typing import Self
 
 from cryptography import x509
 
+from cotguard.gateway.watching import Watch, stamps_of
 from cotguard.telemetry.metrics import Metrics
 
-__all__ = ["ReloadingContext", "TlsFiles"]
+__all__ = ["ReloadingContext", "TlsFiles", "context_of", "follow"]
 
 _LOG = logging.getLogger("cotguard.gateway")
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
@@ -112,6 +113,22 @@ class ReloadingContext(ssl.SSLContext):
         context = self.files.context()
         self._expiry.set(self.files.expiry())
         return context
+
+
+def context_of(port: str, files: TlsFiles | None, metrics: Metrics) -> ReloadingContext | None:
+    """The context of ``port``, if it has ``files``."""
+    return None if files is None else ReloadingContext(port, files, metrics)
+
+
+async def follow(context: ReloadingContext | None) -> None:
+    """Reload the context, if there is one, whenever its files have changed; until cancelled."""
+    if context is None:
+        return
+    watch = Watch(stamps_of(context.files.watched))
+    while True:
+        await watch.changed()
+        watch.read()
+        context.reload()
 
 
 def _reason(error: OSError) -> str:

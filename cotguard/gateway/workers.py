@@ -14,25 +14,29 @@ import logging
 import multiprocessing
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import uvloop
 from aiohttp import web
 
 from cotguard.gateway.admin import create_admin_app
 from cotguard.gateway.reports import Reports
+from cotguard.gateway.tls import TlsFiles, context_of, follow
+from cotguard.gateway.unhandled import SERVER_LOG, log_fault
+from cotguard.telemetry.metrics import Metrics
 from cotguard.telemetry.totals import Totals
 
-__all__ = ["METRICS", "READINESS", "RELOAD", "STOP_SIGNALS", "serve_workers"]
+__all__ = ["READINESS", "RELOAD", "SNAPSHOT", "STOP_SIGNALS", "AdminPort", "serve_workers", "url_of"]
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-METRICS = "metrics"
+SNAPSHOT = "snapshot"
 """A question to a worker: a snapshot of its metrics."""
 READINESS = "readiness"
 """A question to a worker: why it takes no requests, empty when it does."""
@@ -53,8 +57,17 @@ Work = Callable[[socket.socket, str], None]
 """Serves, given its channel and the URL of the admin port."""
 
 
-def serve_workers(count: int, work: Work, host: str, port: int, *, patience: float) -> int:
-    """Run ``work`` in ``count`` processes until a signal comes, the admin port at the address given.
+class AdminPort(NamedTuple):
+    """Where the admin port is, and who may use it."""
+
+    host: str
+    port: int
+    token: str
+    tls: TlsFiles | None
+
+
+def serve_workers(count: int, work: Work, admin: AdminPort, *, patience: float) -> int:
+    """Run ``work`` in ``count`` processes until a signal comes, with one admin port for all.
 
     A worker that does not say within ``patience`` seconds whether it is ready is not. Returns the exit status.
     """
@@ -64,9 +77,15 @@ def serve_workers(count: int, work: Work, host: str, port: int, *, patience: flo
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until each has its own way to reload; the supervisor has none
     supervisor.start()
     theirs.close()
-    uvloop.run(_Main(count, ours, supervisor, patience).serve(host, port))
+    uvloop.run(_Main(count, ours, supervisor, patience).serve(admin))
     supervisor.join()
     return int(supervisor.exitcode != 0)
+
+
+def url_of(runner: web.AppRunner, context: ssl.SSLContext | None) -> str:
+    """Where ``runner`` listens."""
+    host, port, *_ = runner.addresses[0]
+    return f"{'http' if context is None else 'https'}://{host}:{port}"
 
 
 class _Main:
@@ -79,27 +98,30 @@ class _Main:
         self._patience = patience
         self._draining = False
         self._ended = asyncio.Event()
-        self._totals = Totals()
+        self._metrics = Metrics()  # of this process: the admin port's certificate
+        self._totals = Totals(self._metrics.registry)
         self._started = 0
         self._workers: dict[int, Reports] = {}  # those that serve, by the number of their start
 
-    async def serve(self, host: str, port: int) -> None:
+    async def serve(self, admin: AdminPort) -> None:
         """Serve the admin port until the supervisor and all workers have ended."""
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(log_fault)
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._drain)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-        runner = web.AppRunner(create_admin_app(self), access_log=None)
+        runner = web.AppRunner(create_admin_app(self, admin.token), access_log=None, logger=SERVER_LOG)
         await runner.setup()
-        await web.TCPSite(runner, host, port).start()
-        bound = runner.addresses[0]
-        self._control.send(f"http://{bound[0]}:{bound[1]}".encode())
+        tls = context_of("admin", admin.tls, self._metrics)
+        await web.TCPSite(runner, admin.host, admin.port, ssl_context=tls).start()
+        self._control.send(url_of(runner, tls).encode())
         async with asyncio.TaskGroup() as tasks:
             loop.add_reader(self._control, self._take_channel, tasks)
             loop.add_signal_handler(signal.SIGHUP, lambda: tasks.create_task(self.reload()))
-            refreshing = tasks.create_task(self._refresh())
+            background = tasks.create_task(self._refresh()), tasks.create_task(follow(tls))
             await self._ended.wait()
-            refreshing.cancel()
+            for each in background:
+                each.cancel()
         await runner.cleanup()
 
     def _drain(self) -> None:
@@ -155,7 +177,7 @@ class _Main:
 
     async def _ask(self, number: int, reports: Reports) -> None:
         with suppress(TimeoutError):
-            snapshot = await reports.ask(METRICS, within=_METRICS_SECONDS)
+            snapshot = await reports.ask(SNAPSHOT, within=_METRICS_SECONDS)
             if number in self._workers:
                 self._totals.update(number, snapshot)
 

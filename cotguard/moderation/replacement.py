@@ -12,7 +12,7 @@ from typing import Protocol
 
 from cotguard.spans import Action
 
-__all__ = ["KeyedPseudonyms", "Pseudonyms", "Replacer"]
+__all__ = ["KeyedPseudonyms", "Pseudonyms", "Replacer", "plain"]
 
 _LABEL_CHARS = 5  # 25 bits: two of fifty values in an exchange share a label once in about 27,000 exchanges
 _HASH_CHARS = 16
@@ -33,7 +33,7 @@ class KeyedPseudonyms:
         self._key = key
 
     def pseudonym(self, entity: str, value: str) -> str:
-        label = base64.b32encode(_digest(self._key, _plain(value))).decode()[:_LABEL_CHARS]
+        label = base64.b32encode(_digest(self._key, plain(value))).decode()[:_LABEL_CHARS]
         return f"[{entity}_{label}]"
 
 
@@ -55,13 +55,14 @@ class Replacer:
         if action is Action.MASK:
             return "*" * len(value)
         if action is Action.HASH:
-            return f"[{entity}:{_digest(self._hash_key, _plain(value)).hex()[:_HASH_CHARS]}]"
+            return f"[{entity}:{_digest(self._hash_key, plain(value)).hex()[:_HASH_CHARS]}]"
         if action is Action.PSEUDONYMIZE:
             return self._pseudonyms.pseudonym(entity, value)
         return f"[{entity}]"
 
 
-def _plain(value: str) -> str:
+def plain(value: str) -> str:
+    """What is the same for all spellings of a value: case, spaces and punctuation make no difference."""
     return "".join(filter(str.isalnum, value.casefold())) or value
 
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from cotguard.dialects.chat.choice import Choice, Piece
 from cotguard.dialects.chat.format import Format, as_object, envelope, error_object
 from cotguard.dialects.chat.sealed import Signed
-from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Prepared, UpstreamFault
+from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Prepared, Undelivered, UpstreamFault
 from cotguard.dialects.memo import Memo, remembered
 from cotguard.dialects.table import HOLE
 from cotguard.framing.json import JSONError, dumps, loads
@@ -94,7 +94,10 @@ class ChatStream:
             self._complete()
         return self._flush()
 
-    def fail(self, kind: ErrorKind, message: str) -> bytes:
+    def fail(self, kind: ErrorKind, message: str, undelivered: Undelivered = Undelivered.NOTHING) -> bytes:
+        if undelivered is not Undelivered.NOTHING:
+            self._finished = False
+            self._out.clear()
         if self._finished:
             return self._flush()
         self._finished = True
