@@ -14,6 +14,7 @@ import logging
 import multiprocessing
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -37,6 +38,7 @@ METRICS = "metrics"
 READINESS = "readiness"
 """A question to a worker: why it takes no requests, empty when it does."""
 
+_LOG = logging.getLogger("cotguard.workers")
 _LOOK_SECONDS = 0.2
 _RESTART_PAUSE = 1.0
 _METRICS_SECONDS = 1.0
@@ -135,9 +137,9 @@ class _Main:
             return "a worker does not answer"
         return next(filter(None, answers), "")
 
-    async def metrics(self) -> bytes:
+    async def metrics(self, accept: str) -> bytes:
         await self._ask_all()
-        return self._totals.expose()
+        return self._totals.expose(accept)
 
     async def _ask_all(self) -> None:
         await asyncio.gather(*(self._ask(number, reports) for number, reports in self._workers.items()))
@@ -186,7 +188,7 @@ def _supervise(count: int, work: Work, control: socket.socket, other: socket.soc
         connection.wait([main.sentinel, *(process.sentinel for process in processes)], timeout=_LOOK_SECONDS)
         for index, process in enumerate(processes):
             if not process.is_alive() and not stopping:
-                logging.getLogger("cotguard").error("worker=%d exited=%s restarting", index, process.exitcode)
+                _LOG.error("worker exited and is started again", extra={"worker": index, "exit": process.exitcode})
                 time.sleep(_RESTART_PAUSE)
                 processes[index] = start()
     for process in processes:
@@ -201,4 +203,8 @@ def _work(work: Work, channel: socket.socket, url: str, others: tuple[socket.soc
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    work(channel, url)
+    try:
+        work(channel, url)
+    except Exception:  # else multiprocessing prints it with its message, which may quote what must not be shown
+        _LOG.critical("worker failed", exc_info=True)
+        sys.exit(1)

@@ -11,6 +11,7 @@ from itertools import accumulate
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from cotguard.telemetry.buckets import Buckets
@@ -30,5 +31,11 @@ class EventHistogram(Collector):
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """The one family, as the registry asks for it."""
         labels = (*map(floatToGoString, self.buckets.bounds), "+Inf")
-        counts = list(zip(labels, accumulate(self.buckets.counts), strict=True))
-        yield HistogramMetricFamily(self._name, self._documentation, buckets=counts, sum_value=self.buckets.total)
+        counts = zip(labels, accumulate(self.buckets.counts), self._exemplars(), strict=True)
+        yield HistogramMetricFamily(self._name, self._documentation, buckets=list(counts), sum_value=self.buckets.total)
+
+    def _exemplars(self) -> Iterator[Exemplar | None]:
+        found = self.buckets.exemplars
+        for place in range(len(self.buckets.counts)):
+            trace_id, value = found.get(place, ("", 0.0))
+            yield Exemplar({"trace_id": trace_id}, value) if trace_id else None

@@ -1,6 +1,7 @@
 """Prometheus metrics. Labels come from fixed sets; nothing a model or a client wrote becomes one."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import choose_encoder
 
 from cotguard import __version__
 from cotguard.moderation.exchange import Exchange
@@ -104,6 +105,33 @@ class Metrics:
             "cotguard_guard_failures_total", "Questions without a verdict.", ["kind"], registry=registry
         )
         self.policy = Gauge("cotguard_policy_info", "The active policy.", ["name", "digest"], registry=registry)
+        self.exchange_seconds = Histogram(
+            "cotguard_exchange_seconds",
+            "Time from a request's headers to the end of its response.",
+            ["outcome"],
+            buckets=(*_SECONDS, 120, 300, 600, 1800),
+            registry=registry,
+        )
+        self.loop_lag = Histogram(
+            "cotguard_event_loop_lag_seconds",
+            "How much later than asked the event loop wakes a task.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.reloads = Counter(
+            "cotguard_config_reloads_total", "Reloads of the configuration.", ["result"], registry=registry
+        )
+        self.reload_success = Gauge(
+            "cotguard_config_last_reload_success", "Whether the last reload was taken: 1 or 0.", registry=registry
+        )
+        self.reload_success.set(1)
+        self.reload_time = Gauge(
+            "cotguard_config_last_reload_timestamp_seconds",
+            "When the configuration in use was loaded.",
+            registry=registry,
+        )
+        self.reload_time.set_to_current_time()
+        ProcessCollector(registry=registry)
         build = Gauge("cotguard_build_info", "This build.", ["version"], registry=registry)
         build.labels(__version__).set(1)
 
@@ -115,9 +143,9 @@ class Metrics:
             if verdict.outcome == "bypassed":
                 self.failures.labels("moderation_failed", "open").inc(count)
 
-    def expose(self) -> bytes:
-        """The text exposition format."""
-        return generate_latest(self.registry)
+    def expose(self, accept: str = "") -> bytes:
+        """The exposition in the format that an ``Accept`` header asks for, else the text format."""
+        return choose_encoder(accept)[0](self.registry)
 
 
 METRICS = Metrics()

@@ -2,14 +2,18 @@
 
 A process describes its metrics by a *snapshot*. Counters and histograms are summed over all processes that ever were,
 so that they never fall when one is replaced; gauges over those that live. Gauges whose name ends in ``_info`` say what
-is in use: they are 1 where any process says so.
+is in use: they are 1 where any process says so. Of those that are a time or say yes or no (``_timestamp_seconds``,
+``_start_time_seconds``, ``_success``, ``_up``) the least is told: the process that is behind the others is the one to
+know of. Exemplars stay with their process.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from operator import add
 from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 __all__ = ["Snapshot", "Totals", "snapshot"]
@@ -18,6 +22,8 @@ Snapshot = list[Any]
 """Made of what JSON has: for each family its name, type, documentation and samples (name, labels, value)."""
 
 _Key = tuple[str, tuple[tuple[str, str], ...]]
+
+_LEAST = ("_timestamp_seconds", "_start_time_seconds", "_success", "_up")
 
 
 def snapshot(registry: CollectorRegistry) -> Snapshot:
@@ -44,6 +50,7 @@ class _Family:
         self._name = name
         self._kind = kind
         self._documentation = documentation
+        self._join: Callable[[float, float], float] = min if name.endswith(_LEAST) else add
         self._ended: dict[_Key, float] = {}
         self._live: dict[int, dict[_Key, float]] = {}
 
@@ -64,10 +71,9 @@ class _Family:
             metric.add_sample(name, dict(labels), min(value, 1) if self._name.endswith("_info") else value)
         return metric
 
-    @staticmethod
-    def _add(total: dict[_Key, float], samples: dict[_Key, float]) -> None:
+    def _add(self, total: dict[_Key, float], samples: dict[_Key, float]) -> None:
         for key, value in samples.items():
-            total[key] = total.get(key, 0) + value
+            total[key] = self._join(total[key], value) if key in total else value
 
 
 class Totals(Collector):
@@ -99,6 +105,6 @@ class Totals(Collector):
             yield family.metric()
         yield GaugeMetricFamily("cotguard_workers", "Worker processes that serve.", len(self._live))
 
-    def expose(self) -> bytes:
-        """The text exposition format."""
-        return generate_latest(self._registry)
+    def expose(self, accept: str = "") -> bytes:
+        """The exposition in the format that an ``Accept`` header asks for, else the text format."""
+        return choose_encoder(accept)[0](self._registry)
