@@ -31,11 +31,13 @@ class EventHistogram(Collector):
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """The one family, as the registry asks for it."""
         labels = (*map(floatToGoString, self.buckets.bounds), "+Inf")
-        counts = zip(labels, accumulate(self.buckets.counts), self._exemplars(), strict=True)
-        yield HistogramMetricFamily(self._name, self._documentation, buckets=list(counts), sum_value=self.buckets.total)
+        counts = zip(labels, accumulate(self.buckets.counts), strict=True)
+        buckets = [self._bucket(place, *each) for place, each in enumerate(counts)]
+        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self.buckets.total)
 
-    def _exemplars(self) -> Iterator[Exemplar | None]:
-        found = self.buckets.exemplars
-        for place in range(len(self.buckets.counts)):
-            trace_id, value = found.get(place, ("", 0.0))
-            yield Exemplar({"trace_id": trace_id}, value) if trace_id else None
+    def _bucket(self, place: int, label: str, count: int) -> tuple[str, float] | tuple[str, float, Exemplar]:
+        exemplar = self.buckets.exemplars.get(place)
+        if exemplar is None:
+            return label, count
+        trace_id, value = exemplar
+        return label, count, Exemplar({"trace_id": trace_id}, value)

@@ -14,6 +14,7 @@ Bounded: what waits to be sent is 2,048 spans, what is above that is dropped; an
 import asyncio
 import re
 from collections.abc import Collection, Mapping, Sequence
+from threading import Thread
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
@@ -33,7 +34,10 @@ __all__ = ["OpenTelemetry"]
 _PARENT = "traceparent"
 _STATE = "tracestate"
 _CONTEXT = TraceContextTextMapPropagator()
-_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+-]{0,127}(@[0-9]{1,12})?")
+_SEND_SECONDS = 5.0
+_CLOSE_SECONDS = 2.0
+"""What a collector that does not answer may add to the end of the process."""
 _MAX_BATCHES = 64
 """Batches that name one exchange: a long stream may ask thousands of times."""
 
@@ -67,7 +71,7 @@ class OpenTelemetry(Tracing):
         resource = Resource.create({SERVICE_NAME: "cotguard", SERVICE_VERSION: __version__})
         sampler = ParentBased(TraceIdRatioBased(sample))
         self._provider = TracerProvider(sampler, resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)))
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint, timeout=_SEND_SECONDS)))
         self._tracer = self._provider.get_tracer("cotguard", __version__)
 
     def exchange(self, headers: Mapping[str, str], method: str, route: str, dialect: str, request_id: str) -> Trace:
@@ -99,7 +103,9 @@ class OpenTelemetry(Tracing):
         return _RecordedBatch(span)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._provider.shutdown)
+        closing = Thread(target=self._provider.shutdown, daemon=True)
+        closing.start()
+        await asyncio.to_thread(closing.join, _CLOSE_SECONDS)
 
 
 class _Unrecorded(Trace):

@@ -27,7 +27,8 @@ LABELS = {
     "mode": "`closed`: the exchange ended; `open`: it went on unmoderated",
     "name": "of a policy",
     "outcome": "of a request: `ok`, `failed`, `failed_open`, `refused`, `upstream_error`, `client_gone`; "
-    "of a decision: `allowed`, `flagged`, `redacted`, `blocked`, `withheld`, `restored`, `failed_closed`, `bypassed`, `would_have`",
+    "of a decision: `allowed`, `flagged`, `redacted`, `blocked`, `withheld`, `restored`, `failed_closed`, `bypassed`, "
+    "`would_have`",
     "provider": "what the classifier runs on",
     "reason": "why a request was refused",
     "replica": "address, from the settings",
@@ -46,8 +47,8 @@ Made from the code by `python -m cotguard.telemetry.reference >docs/metrics.md`;
 ## Metrics
 
 Histograms have `_bucket`, `_sum` and `_count`. Over several workers all are sums, but for gauges that end in
-`_timestamp_seconds`, `_start_time_seconds`, `_success` or `_up`, of which the least is told, and in `_info`, which are 1
-where any worker says so. `process_*` are of the workers, not of the process with the admin port.
+`_timestamp_seconds`, `_start_time_seconds`, `_success` or `_up`, of which the least is told, and in `_info`, which are
+1 where any worker says so. `process_*` are of the workers, not of the process with the admin port.
 
 """
 
@@ -90,10 +91,7 @@ def render() -> str:
             "Of events that have something to say of it:\n",
             _table(("field", ""), ((f"`{name}`", meaning) for name, meaning in FIELDS.items())),
             "## Attributes of spans\n",
-            _table(
-                ("attribute", "spans", ""),
-                ((f"`{name}`", each.spans, each.meaning) for name, each in ATTRIBUTES.items()),
-            ),
+            _table(("attribute", "spans", ""), ((f"`{name}`", *each) for name, each in ATTRIBUTES.items())),
         )
     )
 

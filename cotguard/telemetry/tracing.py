@@ -88,7 +88,7 @@ class Tracing:
     """Where traces begin: here, none does."""
 
     def exchange(self, headers: Mapping[str, str], method: str, route: str, dialect: str, request_id: str) -> Trace:
-        """The trace of a request with ``headers``; ``route`` is the path as the dialect's table spells it, in braces."""
+        """The trace of a request with ``headers``; ``route`` is the path as the dialect's table has it, with braces."""
         return _UNTRACED
 
     def batch(self, name: str, traces: Collection[Trace], size: int) -> Batch:
