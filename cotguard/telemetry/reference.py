@@ -29,13 +29,20 @@ LABELS = {
     "outcome": "of a request: `ok`, `failed`, `failed_open`, `refused`, `upstream_error`, `client_gone`; "
     "of a decision: `allowed`, `flagged`, `redacted`, `blocked`, `withheld`, `restored`, `failed_closed`, `bypassed`, "
     "`would_have`",
+    "pool": "of upstreams, from the configuration",
+    "port": "`data` or `admin`",
+    "priority": "of the caller",
     "provider": "what the classifier runs on",
     "reason": "why a request was refused",
     "replica": "address, from the settings",
     "result": "`success` or `failure`",
     "role": "of a caller, from the callers file",
+    "server": "of a pool, from the configuration",
     "side": "`upstream`: as it came; `delivered`: as it was written",
+    "sink": "where the audit is written to",
+    "state": "of a breaker: `closed`, `open`, `half_open`",
     "status": "HTTP status; 499 where the client left",
+    "type": "of a record",
     "version": "of cotguard",
 }
 
