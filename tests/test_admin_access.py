@@ -21,7 +21,7 @@ class Ready:
     async def hindrance(self) -> str:
         return ""
 
-    async def metrics(self) -> bytes:
+    async def metrics(self, accept: str) -> bytes:
         return b"a_metric 1\n"
 
 

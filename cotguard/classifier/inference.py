@@ -17,6 +17,7 @@ import numpy as np
 
 from cotguard.classifier.tensors import Answer, Judge, Model, Window
 from cotguard.telemetry.metrics import Metrics
+from cotguard.telemetry.tracing import OFF, Trace, Tracing, current
 
 __all__ = ["EMPTY", "Inference", "Threads"]
 
@@ -49,15 +50,17 @@ class _Order:
     window: Window
     answer: asyncio.Future[Answer]
     since: float = field(default_factory=time.monotonic)
+    trace: Trace = field(default_factory=current)
 
 
 class Inference:
     """Answers windows by a judge. Made in the event loop in which it is used; ``deadline`` in seconds."""
 
-    def __init__(self, judge: Judge, *, deadline: float, metrics: Metrics) -> None:
+    def __init__(self, judge: Judge, *, deadline: float, metrics: Metrics, tracing: Tracing = OFF) -> None:
         self._judge = judge
         self._deadline = deadline
         self._metrics = metrics
+        self._tracing = tracing
         self._queue: asyncio.Queue[_Order] = asyncio.Queue()
         self._workers = [asyncio.create_task(self._work()) for _ in range(judge.lanes)]
         self.failing = False
@@ -122,14 +125,17 @@ class Inference:
                 continue
             began = time.monotonic()
             for order in orders:
-                metrics.classifier_wait.observe(began - order.since)
+                metrics.classifier_wait.observe(began - order.since, order.trace.exemplar)
+            batch = self._tracing.batch("classifier", [order.trace for order in orders], len(orders))
             try:
                 answers = await judge([order.window for order in orders], orders[-1].since + self._deadline)
             except Exception as error:  # raised where it was asked
+                batch.end("timeout" if isinstance(error, TimeoutError) else "error")
                 for order in orders:
                     if not order.answer.done():
                         order.answer.set_exception(error)
                 continue
+            batch.end()
             metrics.classifier_batch.observe(len(orders))
             metrics.classifier_seconds.observe(time.monotonic() - began)
             for order, answer in zip(orders, answers, strict=True):

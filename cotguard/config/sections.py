@@ -103,9 +103,7 @@ class Listeners(Section):
     @classmethod
     def _token(cls, value: str) -> str:
         if value and (len(value) < _TOKEN_CHARS or _HEADER_VALUE.fullmatch(value) is None):
-            raise ValueError(
-                f"write at least {_TOKEN_CHARS} characters, for example those of `openssl rand -hex 32`"
-            )
+            raise ValueError(f"write at least {_TOKEN_CHARS} characters, for example those of `openssl rand -hex 32`")
         return value
 
     @property

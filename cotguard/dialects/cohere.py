@@ -88,7 +88,7 @@ class Cohere(TabledDialect):
         return _Stream(self, prepared, exchange) if content_type == "text/event-stream" else None
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
-        value, lane = read_object(data), exchange.lane(0)
+        value, lane = read_object(data, prepared.reported), exchange.lane(0)
         message = value.get("message")
         if not isinstance(message, dict):
             raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)

@@ -89,7 +89,7 @@ class MistralConversations(TabledDialect):
         return _Stream(self, prepared, exchange) if content_type == "text/event-stream" else None
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
-        value, lane = read_object(data), exchange.lane(0)
+        value, lane = read_object(data, prepared.reported), exchange.lane(0)
         outputs = value.get("outputs")
         if not isinstance(outputs, list):
             raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, UNREADABLE)

@@ -306,6 +306,8 @@ class EventStream(ABC):
             raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _UNREADABLE) from None
         if event is None or document is None:
             return
+        if self.prepared.reported is not None:
+            self.prepared.reported.take(document)
         fed = self.take(event.name, document)
         if fed is not None:
             self._remember(fed, event.name, document, block)

@@ -2,7 +2,8 @@
 
 from typing import Protocol
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from prometheus_client.exposition import choose_encoder
 
 from cotguard.gateway.admin_access import access
 from cotguard.gateway.app import Gateway
@@ -17,8 +18,8 @@ class State(Protocol):
         """Why no requests can be taken now; empty when they can."""
         ...
 
-    async def metrics(self) -> bytes:
-        """The text exposition format."""
+    async def metrics(self, accept: str) -> bytes:
+        """The exposition in the format that an ``Accept`` header asks for."""
         ...
 
 
@@ -35,8 +36,8 @@ class GatewayState:
             return reason
         return "" if await self._gateway.staff.ready() else "a model that detects does not answer"
 
-    async def metrics(self) -> bytes:
-        return self._gateway.metrics.expose()
+    async def metrics(self, accept: str) -> bytes:
+        return self._gateway.metrics.expose(accept)
 
 
 def create_admin_app(state: State, token: str = "") -> web.Application:
@@ -52,8 +53,10 @@ def create_admin_app(state: State, token: str = "") -> web.Application:
         hindrance = await state.hindrance()
         return web.Response(text=f"{hindrance or 'ready'}\n", status=503 if hindrance else 200)
 
-    async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(body=await state.metrics(), headers={"Content-Type": "text/plain; version=0.0.4"})
+    async def metrics(request: web.Request) -> web.Response:
+        accept = request.headers.get(hdrs.ACCEPT, "")
+        content_type = choose_encoder(accept)[1]
+        return web.Response(body=await state.metrics(accept), headers={hdrs.CONTENT_TYPE: content_type})
 
     app = web.Application(middlewares=[access(token)])
     app.router.add_get("/healthz", healthz)

@@ -12,6 +12,7 @@ from cotguard.guard.client import GuardClient
 from cotguard.guard.detector import Guard
 from cotguard.sealing.store import STORE
 from cotguard.telemetry.metrics import Metrics
+from cotguard.telemetry.tracing import OFF, Tracing
 
 if TYPE_CHECKING:  # and with them numpy, and redis, which a gateway without a classifier or a store need not load
     from cotguard.classifier.detector import Classifier
@@ -61,14 +62,14 @@ class Staff:
             if isinstance(each, Guard):
                 self._guards.setdefault(each.answerer, each)
 
-    async def start(self) -> None:
+    async def start(self, tracing: Tracing = OFF) -> None:
         """What needs the running loop: the classifier's threads, connections to its replicas, the guard, the store.
 
         Call it again after ``engage``.
         """
         settings = self._settings
         if self._classifier is not None and self._classifier.name not in self._members:
-            self._members[self._classifier.name] = _inference(self._classifier, settings, self._metrics)
+            self._members[self._classifier.name] = _inference(self._classifier, settings, self._metrics, tracing)
             engine = self._classifier.engine
             bundle = engine.bundle
             self._metrics.classifier.labels(bundle.manifest.name, bundle.digest, engine.provider).set(1)
@@ -98,7 +99,7 @@ class Staff:
             await member.close()
 
 
-def _inference(classifier: "Classifier", settings: Settings, metrics: Metrics) -> "Inference":
+def _inference(classifier: "Classifier", settings: Settings, metrics: Metrics, tracing: Tracing) -> "Inference":
     """Who answers the classifier: threads of this process, or replicas elsewhere."""
     from cotguard.classifier.inference import Inference, Threads
     from cotguard.classifier.remote.replicas import Replicas
@@ -108,7 +109,7 @@ def _inference(classifier: "Classifier", settings: Settings, metrics: Metrics) -
         if settings.served is None
         else Replicas(classifier, settings.served, metrics)
     )
-    return Inference(judge, deadline=settings.classifier_deadline, metrics=metrics)
+    return Inference(judge, deadline=settings.classifier_deadline, metrics=metrics, tracing=tracing)
 
 
 def _classifier(detectors: Sequence[Detector]) -> "Classifier | None":

@@ -15,6 +15,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
+from typing import NoReturn
 
 from aiohttp import hdrs, web
 
@@ -44,7 +45,10 @@ from cotguard.gateway.sealing import key_ring
 from cotguard.moderation.exchange import ModerationFault
 from cotguard.policy import OnError
 from cotguard.sealing.keyring import KeyRing
+from cotguard.telemetry import logs
+from cotguard.telemetry.loop_lag import observe_loop_lag
 from cotguard.telemetry.metrics import METRICS, Metrics
+from cotguard.telemetry.tracing import OFF, tracing, under
 from cotguard.upstreams.errors import PoolError
 from cotguard.upstreams.pools import Pools
 
@@ -82,6 +86,8 @@ class Gateway:
         self._pools = Pools(settings.pools, metrics, authenticates=settings.authenticates)
         self._pins = Pins(settings.pins_file)
         self._accounts = Accounts(metrics, trail)
+        self._tracing = OFF
+        self._lag: asyncio.Task[NoReturn] | None = None
         moderations = load_moderations(settings) if moderations is None else moderations
         self.staff = Staff(settings, metrics)
         self.staff.engage(_detectors(moderations))
@@ -97,14 +103,20 @@ class Gateway:
 
     async def start(self) -> None:
         """What needs the running loop."""
-        await self.staff.start()
+        settings = self._active.settings
+        self._tracing = tracing(settings.traces, settings.trace_sample)
+        await self.staff.start(self._tracing)
         self._pools.start()
+        self._lag = asyncio.create_task(observe_loop_lag(self.metrics))
         await self._accounts.start(self._active.moderations[OWN].policy.digest)
 
     async def close(self) -> None:
         """Close the connections to the upstreams; stop what ``start`` started."""
+        if self._lag is not None:
+            self._lag.cancel()
         await self._pools.close()
         await self.staff.close()
+        await self._tracing.close()
         await self._active.reception.close()
         await self._limiter.close()
         self._pins.close()
@@ -131,7 +143,7 @@ class Gateway:
         keys = former.keys if sealing else key_ring(settings)
         reception = self._reception(settings)
         self.staff.engage(_detectors(moderations))
-        await self.staff.start()
+        await self.staff.start(self._tracing)
         self._pools.reload(settings.pools, authenticates=settings.authenticates)
         self._active = self._made(settings, moderations, reception, keys)
         kept = {(each.policy.name, each.policy.digest) for each in moderations.values()}
@@ -144,7 +156,7 @@ class Gateway:
         policy = self._active.moderations[OWN].policy
         self._accounts.reloaded(policy.digest, applied=applied)
         if applied:
-            _LOG.info("configuration applied policy=%s digest=%s", policy.name, policy.digest)
+            _LOG.info("configuration applied", extra={"policy_name": policy.name, "policy": policy.digest})
 
     @property
     def hindrance(self) -> str:
@@ -158,6 +170,10 @@ class Gateway:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Every request of the data port."""
         call = Call(request, self._active, self._default)
+        with logs.exchange(call.id):
+            return await self._handled(call)
+
+    async def _handled(self, call: Call) -> web.StreamResponse:
         try:
             response = await self._answered(call)
             if response.prepared:
@@ -178,7 +194,10 @@ class Gateway:
                 raise Refused(400, ErrorKind.UNSUPPORTED, _NO_UPGRADES)
             match = self._router.find(call.request.method, call.request.rel_url.raw_path)
             call.match, call.dialect = match, match.dialect
-            return await self._admitted(call, match)
+            headers, method = call.request.headers, call.request.method
+            call.trace = self._tracing.exchange(headers, method, match.route.path, match.dialect.name, call.id)
+            with under(call.trace):
+                return await self._admitted(call, match)
         except Refused as refused:
             if isinstance(refused, RefusedRoute):
                 call.dialect = refused.dialect
@@ -196,7 +215,7 @@ class Gateway:
         except ModerationFault as fault:  # before the upstream was asked
             return self._responses.fail(call, failure_of(fault))
         except Exception as error:  # a fault of ours: its message may quote what it was about
-            _LOG.error("request failed error=%s", type(error).__name__)
+            _LOG.error("request failed", exc_info=error)
             return self._responses.fail(call, failure_of(ModerationFault()))
 
     async def _admitted(self, call: Call, match: Match) -> web.StreamResponse:

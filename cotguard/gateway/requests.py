@@ -16,6 +16,7 @@ from cotguard.classifier.handover import handed_over
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.contract import Incoming, Prepared
 from cotguard.dialects.definitions import Tool
+from cotguard.dialects.reported import Reported
 from cotguard.dialects.routes import Match, query_of
 from cotguard.framing.json import dumps
 from cotguard.gateway.accounts import Accounts
@@ -29,6 +30,7 @@ from cotguard.gateway.sealing import seals_for
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.sealing.seals import Seals
 from cotguard.spans import Action, ChannelKind
+from cotguard.telemetry.tracing import Asked
 from cotguard.upstreams.outbound import Draft
 from cotguard.upstreams.pool import Answer
 
@@ -73,6 +75,8 @@ class Requests:
         self._route(call, models_of(match.parameters, prepared.document) or {prepared.model}, told)
         call.named(prepared.model)
         call.stream = prepared.stream
+        if call.trace.trace_id:
+            call.reported = prepared.reported = Reported()
         sent = tokens_in(len(incoming.body) or sum(len(value) for _, value in incoming.fields))
         asked = query if prepared.query is None else prepared.query
         return Question(prepared, asked, incoming.body, self._begun(call, prepared.facts), sent)
@@ -164,6 +168,7 @@ class Requests:
         try:
             await handed_over(partial(moderate, unmoderated, call.dialect, call.exchange), self._staff.answerers)
         finally:
+            call.trace.moderated(call.exchange.tally)
             await self._accounts.record(call)
 
     async def _send(
@@ -178,13 +183,14 @@ class Requests:
     ) -> Answer:
         """The answer of one of the upstream's servers. Raises :class:`Refused` and :class:`PoolError`."""
         request, pool = call.request, call.pool
+        asked = Asked(call.dialect.name, match.route.action, call.model, call.stream)
         draft = Draft(
             pool.credentials,
             match,
             request.method,
             path,
             strings.query,
-            strings.headers,
+            call.trace.ask(asked, strings.headers),
             body,
             body == received,
             request.headers,
@@ -194,6 +200,7 @@ class Requests:
         answer = await pool.send(request.method, draft.outgoing)
         draft.sent()
         call.server = answer.server
+        call.trace.answered(answer.response.status, answer.response.url.host or "", answer.response.url.port)
         return answer
 
 

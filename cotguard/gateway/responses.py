@@ -173,7 +173,7 @@ class Responses:
     def _count(self, call: Call, failure: Failure) -> None:
         call.failure = failure.kind
         self._metrics.failures.labels(failure.kind, "closed").inc()
-        _LOG.warning("exchange failed closed kind=%s", failure.kind)
+        _LOG.warning("exchange failed closed", extra={"kind": failure.kind.value})
 
 
 def _success(exchange: Exchange) -> str:

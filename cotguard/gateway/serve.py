@@ -37,10 +37,10 @@ from cotguard.gateway.reload import Reloader, files_of
 from cotguard.gateway.reports import Reporter
 from cotguard.gateway.sealing import key_ring
 from cotguard.gateway.tls import context_of, follow
-from cotguard.gateway.unhandled import SERVER_LOG, log_fault
 from cotguard.gateway.watching import Stamps, stamps_of
 from cotguard.gateway.workers import READINESS, RELOAD, SNAPSHOT, STOP_SIGNALS, AdminPort, serve_workers, url_of
 from cotguard.sealing.keyring import KeyRing
+from cotguard.telemetry import logs
 from cotguard.telemetry.metrics import METRICS
 from cotguard.telemetry.totals import Snapshot, snapshot
 
@@ -91,7 +91,7 @@ def serve(sources: Sources, workers: int) -> int:
     _check_address("listen", settings.listen, shared=workers > 1)
     _check_address("admin_listen", settings.admin_listen, shared=False)
     _check_callers(settings, workers)
-    logging.basicConfig(level=logging.INFO, format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s")
+    logs.configure(settings.log_format, settings.log_level)
     open_many_files()
     if settings.seal and not settings.seal_keys:
         _LOG.warning("no seal_keys: signed reasoning is sealed with a random key, and lost to clients at a restart")
@@ -125,7 +125,7 @@ async def _serve(prepared: _Prepared) -> None:
     settings = prepared.settings
     gateway, reloader = prepared.gateway()
     app = create_admin_app(GatewayState(gateway), settings.admin_token)
-    admin = web.AppRunner(app, access_log=None, logger=SERVER_LOG)
+    admin = web.AppRunner(app, access_log=None)
     await admin.setup()
     tls = context_of("admin", settings.admin_tls, gateway.metrics)
     await web.TCPSite(admin, *split_address(settings.admin_listen), ssl_context=tls).start()
@@ -162,7 +162,6 @@ async def _data_port(gateway: Gateway, reloader: Reloader, admin: str, *, shared
     settings = gateway.active.settings
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(log_fault)
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     parent = multiprocessing.parent_process()
@@ -172,7 +171,6 @@ async def _data_port(gateway: Gateway, reloader: Reloader, admin: str, *, shared
         create_app(gateway),
         handler_cancellation=True,
         access_log=None,
-        logger=SERVER_LOG,
         auto_decompress=False,  # the gateway decodes bodies itself, with its limits
         shutdown_timeout=settings.drain_timeout + _FAREWELL_SECONDS,
     )

@@ -27,6 +27,7 @@ from cotguard.gateway.encodings import Decoder
 from cotguard.moderation.exchange import Exchange
 from cotguard.moderation.verdict import Journal
 from cotguard.telemetry.metrics import Metrics
+from cotguard.telemetry.tracing import current
 
 __all__ = ["MAX_QUEUED_BYTES", "Pump", "Rounds"]
 
@@ -99,6 +100,7 @@ class Pump:
         self._writer = request.writer
         self._response = response
         self._metrics = metrics
+        self._trace = current()
         self._started = started
         self._rounds = rounds
         self._answerers = answerers
@@ -237,7 +239,7 @@ class Pump:
                 raise ConnectionResetError("the client is gone")
             self._began = True
             transport.write(b"%x\r\n%b\r\n" % (len(written), written) if self._chunked else written)
-            self._metrics.added.observe(time.monotonic() - self._read_at)
+            self._metrics.added.observe(time.monotonic() - self._read_at, self._trace.trace_id)
         if not self._delivered:
             self._note_first(self._read_at)
         held = self._exchange.held
@@ -275,14 +277,14 @@ class Pump:
         first_token = self._metrics.first_token
         if not self._received and self._exchange.received:
             self._received = True
-            first_token.labels("upstream").observe(now - self._started)
+            first_token.labels("upstream").observe(now - self._started, self._trace.exemplar)
         if self._exchange.delivered:
             self._delivered = True
-            first_token.labels("delivered").observe(now - self._started)
+            first_token.labels("delivered").observe(now - self._started, self._trace.exemplar)
 
     def _note_held(self, now: float, *, held: bool) -> None:
         if self._held_since is not None:
-            self._metrics.held_seconds.observe(now - self._held_since)
+            self._metrics.held_seconds.observe(now - self._held_since, self._trace.exemplar)
         self._held_since = now if held else None
 
     async def _watch(self, idle: asyncio.Timeout, keep_alive_after: float, idle_timeout: float) -> None:

@@ -15,6 +15,7 @@ import multiprocessing
 import signal
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,7 +30,6 @@ from aiohttp import web
 from cotguard.gateway.admin import create_admin_app
 from cotguard.gateway.reports import Reports
 from cotguard.gateway.tls import TlsFiles, context_of, follow
-from cotguard.gateway.unhandled import SERVER_LOG, log_fault
 from cotguard.telemetry.metrics import Metrics
 from cotguard.telemetry.totals import Totals
 
@@ -43,6 +43,7 @@ READINESS = "readiness"
 RELOAD = "reload"
 """A request to a worker: load the configuration anew. The answer is why it cannot be used, empty if it is in force."""
 
+_LOG = logging.getLogger("cotguard.workers")
 _LOOK_SECONDS = 0.2
 _RESTART_PAUSE = 1.0
 _METRICS_SECONDS = 1.0
@@ -106,11 +107,10 @@ class _Main:
     async def serve(self, admin: AdminPort) -> None:
         """Serve the admin port until the supervisor and all workers have ended."""
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(log_fault)
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._drain)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-        runner = web.AppRunner(create_admin_app(self, admin.token), access_log=None, logger=SERVER_LOG)
+        runner = web.AppRunner(create_admin_app(self, admin.token), access_log=None)
         await runner.setup()
         tls = context_of("admin", admin.tls, self._metrics)
         await web.TCPSite(runner, admin.host, admin.port, ssl_context=tls).start()
@@ -168,9 +168,9 @@ class _Main:
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return [answer if isinstance(answer, str) else "a worker does not answer" for answer in answers if answer]
 
-    async def metrics(self) -> bytes:
+    async def metrics(self, accept: str) -> bytes:
         await self._ask_all()
-        return self._totals.expose()
+        return self._totals.expose(accept)
 
     async def _ask_all(self) -> None:
         await asyncio.gather(*(self._ask(number, reports) for number, reports in self._workers.items()))
@@ -219,7 +219,7 @@ def _supervise(count: int, work: Work, control: socket.socket, other: socket.soc
         connection.wait([main.sentinel, *(process.sentinel for process in processes)], timeout=_LOOK_SECONDS)
         for index, process in enumerate(processes):
             if not process.is_alive() and not stopping:
-                logging.getLogger("cotguard").error("worker=%d exited=%s restarting", index, process.exitcode)
+                _LOG.error("worker exited and is started again", extra={"worker": index, "exit": process.exitcode})
                 time.sleep(_RESTART_PAUSE)
                 processes[index] = start()
     for process in processes:
@@ -234,4 +234,8 @@ def _work(work: Work, channel: socket.socket, url: str, others: tuple[socket.soc
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    work(channel, url)
+    try:
+        work(channel, url)
+    except Exception:  # else multiprocessing prints it with its message, which may quote what must not be shown
+        _LOG.critical("worker failed", exc_info=True)
+        sys.exit(1)

@@ -141,9 +141,9 @@ class Server(Member):
             return
         self.healthy = not wrong
         if wrong:
-            _LOG.warning("pool=%s server=%s out reason=%s", self.pool, self.label, wrong)
+            _LOG.warning("server out", extra={"pool": self.pool, "server": self.label, "reason": wrong})
         else:
-            _LOG.info("pool=%s server=%s in", self.pool, self.label)
+            _LOG.info("server in", extra={"pool": self.pool, "server": self.label})
         self.changed()
 
     def _opened(self) -> aiohttp.ClientSession:

@@ -107,7 +107,7 @@ class Gemini(TabledDialect):
         return None if framing is None else _Stream(self, framing(), prepared, exchange)
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
-        value = read_object(data)
+        value = read_object(data, prepared.reported)
         if value.get("error"):
             raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
         root = self.response.copy(value).root

@@ -101,7 +101,7 @@ class Interactions(TabledDialect):
         return _Stream(self, prepared, exchange)
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
-        value = read_object(data)
+        value = read_object(data, prepared.reported)
         if value.get("error"):
             raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
         steps = value.get("steps")
