@@ -35,7 +35,7 @@ LABELS = {
     "provider": "what the classifier runs on",
     "reason": "why a request was refused",
     "replica": "address, from the settings",
-    "result": "`success` or `failure`",
+    "result": "`applied` or `refused`",
     "role": "of a caller, from the callers file",
     "server": "of a pool, from the configuration",
     "side": "`upstream`: as it came; `delivered`: as it was written",
