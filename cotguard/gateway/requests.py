@@ -24,7 +24,7 @@ from cotguard.gateway.answerers import Staff
 from cotguard.gateway.call import Call
 from cotguard.gateway.form import written_form
 from cotguard.gateway.intake import read_incoming, read_json
-from cotguard.gateway.outgoing import Unmoderated, moderate
+from cotguard.gateway.outgoing import Unmoderated, is_recordable, moderate
 from cotguard.gateway.pinning import Pins, PinsError
 from cotguard.gateway.sealing import seals_for
 from cotguard.moderation.exchange import Exchange, ModerationFault
@@ -168,6 +168,8 @@ class Requests:
         try:
             await handed_over(partial(moderate, unmoderated, call.dialect, call.exchange), self._staff.answerers)
         finally:
+            if (call.trace.trace_id or call.journal) and not is_recordable(call.model, call.exchange):
+                call.model = ""
             call.trace.moderated(call.exchange.tally)
             await self._accounts.record(call)
 
