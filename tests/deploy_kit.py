@@ -4,6 +4,7 @@ Rendered manifests are kept in ``golden/``. They are always checked; that they a
 where helm and kubectl are found (``deploy_tools.py`` fetches both).
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -25,9 +26,12 @@ Manifest = dict[str, Any]
 """Any document of Kubernetes."""
 
 COMING = frozenset(
-    "admin_tls_cert admin_tls_key audit_dir drain_delay log_format max_exchanges tls_cert tls_client_ca tls_key".split()
+    (
+        *("tls_cert", "tls_key", "tls_client_ca", "admin_tls_cert", "admin_tls_key"),
+        *("audit_dir", "drain_delay", "log_format", "max_exchanges"),
+    )
 )
-"""Settings that the configurations use and the gateway does not have yet."""
+"""Settings that the configurations use and the gateway may not have yet."""
 
 
 def tool(name: str) -> str:
@@ -76,11 +80,19 @@ def accepted(files: Mapping[str, str], folder: Path) -> Settings:
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(text.replace("/etc/cotguard", str(folder)), encoding="utf-8")
+        text = text.replace("/etc/cotguard", str(folder)).replace("/run/cotguard", str(folder / "run"))
+        path.write_text(text, encoding="utf-8")
     config = folder / "cotguard.yaml"
     settings: Manifest = yaml.safe_load(config.read_text(encoding="utf-8"))
-    config.write_text(yaml.safe_dump({key: settings[key] for key in settings.keys() - COMING}), encoding="utf-8")
-    found = load_settings({}, {}, str(config))
+    there = {key: value for key, value in settings.items() if key in Settings.model_fields or key not in COMING}
+    config.write_text(yaml.safe_dump(there), encoding="utf-8")
+    for value in settings.values():
+        if str(value).startswith(str(folder / "run")):  # certificates
+            Path(value).parent.mkdir(parents=True, exist_ok=True)
+            Path(value).touch()
+    environment = dict.fromkeys(re.findall(r"\$\{(\w+)\}", files["cotguard.yaml"]), "value")
+    environment["COTGUARD_ADMIN_TOKEN"] = "0" * 64
+    found = load_settings({}, environment, str(config))
     load(found.policy)
     assert found.callers is None or found.authenticates
     return found

@@ -1,5 +1,6 @@
 """The chart: what it renders to, what it refuses, and that the gateway takes what it writes."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from deploy_kit import CHART, GOLDEN, accepted, containers, documents, gateway, kinds, pods, run
+from deploy_kit import CHART, GOLDEN, ROOT, accepted, containers, documents, gateway, kinds, pods, run
 
 VALUES = sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "ci").glob("*-values.yaml"))
 
@@ -156,6 +157,7 @@ def test_golden_files_are_valid_for_kubernetes(version: str, monkeypatch: pytest
         ("config.listen=0.0.0.0:80", "config.listen: the chart sets it itself"),
         ("admin.existingSecret=", "admin.existingSecret: name a Secret"),
         ("terminationGracePeriodSeconds=30", "30 seconds cut the drain off; it needs 75"),
+        ("prometheusRule.enabled=true", "prometheusRule.file: give the rules with --set-file"),
         ("replicas=3", "additional properties 'replicas' not allowed"),
         ("networkPolicy.enabled=yes", "got string, want boolean"),
         ("image.digest=latest", "does not match pattern"),
@@ -188,3 +190,24 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
 @pytest.mark.parametrize("name", VALUES)
 def test_the_schema_admits_the_values(name: str) -> None:
     jsonschema.validate(yaml.safe_load(values(name).read_text(encoding="utf-8")), schema())
+
+
+def test_what_the_documentation_shows_works(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    given = tmp_path / "values.yaml"
+    given.write_text(shown, encoding="utf-8")
+    rendered = template("--values", given)
+    assert rendered.returncode == 0, rendered.stderr
+    (config,) = kinds(documents(rendered.stdout), "ConfigMap")
+    accepted(config["data"], tmp_path)
+
+
+def test_the_documentation_names_values_and_files_that_are_there() -> None:
+    text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    paths = {path.rstrip(".") for path in re.findall(r"deploy/[\w./-]+", text)}
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+    rows = re.findall(r"^\| (`[^|]+`) \|", text.partition("| values |")[2].partition("\n\n")[0], re.MULTILINE)
+    told = {name.split(".")[0] for row in rows for name in re.findall(r"`([\w.]+)`", row)}
+    assert len(told) > 10
+    assert told <= defaults().keys()

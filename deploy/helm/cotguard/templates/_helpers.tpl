@@ -64,7 +64,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if .Values.audit.enabled }}
 {{- $_ := set $chart "audit_dir" "/var/lib/cotguard/audit" }}
 {{- end }}
-{{- if and .Values.model.containers (not (or .Values.config.upstream .Values.config.upstreams)) }}
+{{- if and .Values.model.containers (not (or .Values.config.upstream .Values.config.routes)) }}
 {{- $_ := set $chart "upstream" "http://127.0.0.1:8000" }}
 {{- end }}
 {{- range $name, $_ := .Values.config }}
@@ -73,10 +73,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- end }}
 {{- $all := merge $chart .Values.config }}
-{{- if not (or $all.upstream $all.upstreams) }}
-{{- fail "config.upstream: write the model server's URL, for example http://vllm:8000" }}
+{{- if not (or $all.upstream $all.routes) }}
+{{- fail "config.upstream: write the model server's URL, for example http://vllm:8000, or routes" }}
 {{- end }}
-{{- if not (or $all.keys (.Values.callers.file | fromYaml).oidc $all.tls_client_ca $all.allow_anonymous) }}
+{{- if not (or $all.keys (.Values.callers.file | fromYaml).oidc $all.allow_anonymous) }}
 {{- fail "callers: nobody is asked who he is; give callers keys or an OpenID provider (callers), or let everybody in with config.allow_anonymous: true" }}
 {{- end }}
 {{- toYaml $all }}
