@@ -8,6 +8,7 @@
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from enum import StrEnum
@@ -101,7 +102,9 @@ class Pool:
         self.credentials = credentials
         self._document = document
         self._servers = servers
-        self._balancer = Balancer(servers, document.concurrency)
+        # In any order, so that gateways and workers that start together do not all begin with the same server.
+        order = random.sample(list(servers.items()), len(servers))
+        self._balancer = Balancer(dict(order), document.concurrency)
         self._metrics = metrics
         self._line: dict[asyncio.Future[Slot[Server]], set[Server]] = {}  # who waits, and what was tried for him
 
