@@ -2,10 +2,11 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
+import aiohttp
 import pytest
-from multidict import CIMultiDict
 from upstreams_kit import (
     LIMIT,
     PATH,
@@ -115,7 +116,7 @@ async def test_where_there_is_no_connection_another_server_gets_the_request_once
                 "socket": f"unix://{tmp_path}/nobody.sock",
                 "tls": plain.url.replace("http:", "https:"),
             }[kind]
-            async with pools(metrics, main={"servers": [down, model.url]}) as made:
+            async with pools(metrics, main={"servers": [{"url": down, "weight": 9}, model.url]}) as made:
                 for _ in range(4):
                     assert await said(made.get("main"), b'{"n": 1}') == "a"
     assert model.bodies == [b'{"n": 1}'] * 4
@@ -159,6 +160,18 @@ async def test_time_to_connect_includes_tls() -> None:
         servers = [wire.url.replace("http:", "https:"), model.url]
         async with pools(metrics, main={"servers": servers, "connect_timeout": 0.1}) as made:
             assert [await said(made.get("main")) for _ in range(2)] == ["a", "a"]
+    assert set(counted(metrics, "cotguard_upstream_connect_failures_total", "kind")) == {("timeout",)}
+
+
+async def test_time_to_connect_includes_the_look_up_of_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolve(*_: object, **_options: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(aiohttp.DefaultResolver, "resolve", resolve)
+    metrics = Metrics()
+    async with pools(metrics, main={"servers": ["http://model.example"], "connect_timeout": 0.05}) as made:
+        with pytest.raises(NotConnectedError):
+            await ask(made.get("main"))
     assert set(counted(metrics, "cotguard_upstream_connect_failures_total", "kind")) == {("timeout",)}
 
 
@@ -243,8 +256,7 @@ async def test_a_client_that_leaves_ends_the_request() -> None:
     async with silent() as wire, pools(metrics, main={"servers": [wire.url], "breaker": {"failures": 1}}) as made:
         for _ in range(2):
             asking = asyncio.create_task(ask(made.get("main")))
-            before = wire.requests
-            await until(lambda before=before: wire.requests > before)
+            await until(wire.fresh)
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asking
@@ -345,7 +357,8 @@ def states(metrics: Metrics, model: Model) -> set[str]:
     return {state for server, state in found if server == label(model.url)}
 
 
-async def test_a_breaker_opens_is_tried_and_closes() -> None:
+async def test_a_breaker_opens_is_tried_and_closes(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "cotguard.upstreams")
     metrics = Metrics()
     async with serving("a") as one, serving("b") as two:
         document = {"servers": [one.url, two.url], "breaker": {"failures": 2, "pause": 0.3}}
@@ -366,6 +379,10 @@ async def test_a_breaker_opens_is_tried_and_closes() -> None:
             assert states(metrics, one) == {"closed"}
             for answer in trial:
                 answer.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"pool=main server={label(one.url)} breaker=open",
+        f"pool=main server={label(one.url)} breaker=closed",
+    ]
 
 
 async def test_while_a_trial_is_under_way_nothing_else_is_sent() -> None:
@@ -438,6 +455,19 @@ async def test_health_checks_take_a_server_out_and_in(caplog: pytest.LogCaptureF
     checks = one.checks
     await asyncio.sleep(0.05)
     assert one.checks == checks  # they end with the pools
+
+
+def passed(model: Model, checks: int) -> bool:
+    return model.checks > checks and model.lapses < -1
+
+
+async def test_one_check_that_fails_is_a_lapse(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as model, pools(main={"servers": [model.url], "health": {"every": 0.02}}) as made:
+        for rounds in (1, 2, 3):
+            model.lapses = 1
+            await until(partial(passed, model, 3 * rounds))
+        assert await said(made.get("main")) == "a"
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("kind", ["refused", "silent"])
@@ -515,7 +545,7 @@ async def test_no_error_holds_what_was_sent() -> None:
             )
 
             async def make(base: str) -> Outgoing:
-                return Outgoing(URL(base + PATH + "?key=hush"), CIMultiDict({"x-api-key": "hush"}), b"hush")
+                return Outgoing(URL(base + PATH + "?key=hush"), {"x-api-key": "hush"}, b"hush")
 
             with pytest.raises(PoolError) as raised:
                 await made.get("main").send("POST", make)

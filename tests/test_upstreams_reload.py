@@ -128,7 +128,7 @@ async def test_a_server_of_two_pools_that_wait_for_it_serves_both() -> None:
             new = asyncio.create_task(said(made.get("main")))
             await until(lambda: counted(metrics, *WAITING) == {("main",): 2})
             held.close()
-            assert await asyncio.gather(old, new) == ["a", "a"]
+            assert [await old, await new] == ["a", "a"]
     assert counted(metrics, *OUTSTANDING) == {}
 
 

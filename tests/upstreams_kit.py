@@ -4,7 +4,7 @@ import asyncio
 import datetime as dt
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ class Model:
     url: str = ""
     status: int = 200
     health: int = 200
+    lapses: int = 0  # of the next checks so many fail
     bodies: list[bytes] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     checks: int = 0
@@ -51,7 +52,8 @@ class Model:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if request.path.endswith("/health"):
             self.checks += 1
-            return web.Response(status=self.health)
+            self.lapses -= 1
+            return web.Response(status=self.health if self.lapses < 0 else 503)
         self.paths.append(request.path_qs)
         self.bodies.append(await request.read())
         if certificate := request.get_extra_info("peercert"):
@@ -92,10 +94,16 @@ async def serving(
 
 @dataclass
 class Wire:
-    """A server that speaks no HTTP by itself: ``talk`` does, and ``requests`` are counted where their body is there."""
+    """A server that is no HTTP server; ``requests``: those of which it has read the body."""
 
     url: str = ""
     requests: int = 0
+    seen: int = 0
+
+    def fresh(self) -> bool:
+        """Whether there was a request since there was one."""
+        fresh, self.seen = self.requests > self.seen, self.requests
+        return fresh
 
 
 @asynccontextmanager
@@ -170,7 +178,7 @@ def refusing() -> Iterator[str]:
 
 
 @asynccontextmanager
-async def pools(metrics: Metrics | None = None, **documents: dict[str, object]) -> AsyncIterator[Pools]:
+async def pools(metrics: Metrics | None = None, **documents: Mapping[str, object]) -> AsyncIterator[Pools]:
     """Pools by their documents, started."""
     made = Pools(parsed(**documents), metrics or Metrics(), authenticates=False)
     made.start()
@@ -180,7 +188,7 @@ async def pools(metrics: Metrics | None = None, **documents: dict[str, object]) 
         await made.close()
 
 
-def parsed(**documents: dict[str, object]) -> dict[str, PoolDocument]:
+def parsed(**documents: Mapping[str, object]) -> dict[str, PoolDocument]:
     return {name: PoolDocument.model_validate(document) for name, document in documents.items()}
 
 

@@ -149,9 +149,8 @@ class Pool:
         """A place at a server, when it is this request's turn. Raises :class:`PoolError`."""
         try:
             self._advance()
-            if not self._line:
-                with suppress(AllFullError):
-                    return self._begin(tried)
+            with suppress(AllFullError):
+                return self._begin(tried)
             return await self._in_line(tried, deadline)
         except (AllDownError, AllFullError) as error:
             self._metrics.upstream_unserved.labels(self.name, _REASONS[type(error)]).inc()
