@@ -8,6 +8,7 @@
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from enum import StrEnum
@@ -101,7 +102,9 @@ class Pool:
         self.credentials = credentials
         self._document = document
         self._servers = servers
-        self._balancer = Balancer(servers, document.concurrency)
+        # In any order, so that gateways and workers that start together do not all begin with the same server.
+        order = random.sample(list(servers.items()), len(servers))
+        self._balancer = Balancer(dict(order), document.concurrency)
         self._metrics = metrics
         self._line: dict[asyncio.Future[Slot[Server]], set[Server]] = {}  # who waits, and what was tried for him
 
@@ -146,9 +149,8 @@ class Pool:
         """A place at a server, when it is this request's turn. Raises :class:`PoolError`."""
         try:
             self._advance()
-            if not self._line:
-                with suppress(AllFullError):
-                    return self._begin(tried)
+            with suppress(AllFullError):
+                return self._begin(tried)
             return await self._in_line(tried, deadline)
         except (AllDownError, AllFullError) as error:
             self._metrics.upstream_unserved.labels(self.name, _REASONS[type(error)]).inc()

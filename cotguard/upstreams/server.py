@@ -68,6 +68,7 @@ class Server(Member):
         self._closing: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._retired = False
+        self._breaker_closed = True  # as was logged last
 
     def start(self) -> None:
         """Begin health checks, if there are to be any."""
@@ -100,6 +101,7 @@ class Server(Member):
                 self._closing = asyncio.create_task(self._session.close())
                 self._session = None
             return
+        self._log_breaker()
         self._metrics.upstream_up.labels(self.pool, self.label).set(self.healthy)
         self._metrics.upstream_outstanding.labels(self.pool, self.label).set(self.outstanding)
         for state in State:
@@ -145,6 +147,15 @@ class Server(Member):
         else:
             _LOG.info("server in", extra={"pool": self.pool, "server": self.label})
         self.changed()
+
+    def _log_breaker(self) -> None:
+        closed = self.breaker.state is State.CLOSED
+        if closed != self._breaker_closed:
+            self._breaker_closed = closed
+            if closed:
+                _LOG.info("pool=%s server=%s breaker=closed", self.pool, self.label)
+            else:
+                _LOG.warning("pool=%s server=%s breaker=open", self.pool, self.label)
 
     def _opened(self) -> aiohttp.ClientSession:
         """The session, made in the running loop."""
