@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from cotguard.addresses import is_loopback
-from cotguard.callers.caller import Globs, Reasoning, Scope
+from cotguard.callers.caller import Globs, Priority, Reasoning, Scope
 from cotguard.dialects.catalogue import dialects
 from cotguard.policy import PolicyError
 from cotguard.policy.errors import closest
@@ -59,6 +59,7 @@ _EXAMPLES: Mapping[str, str] = {
     "models": 'models: [gpt-4o-mini, "llama-*"]',
     "oidc": "oidc: {issuer: https://login.example.com, audience: cotguard, roles: {staff: reader}}",
     "policy": "policy: strict",
+    "priority": "priority: high",
     "reasoning": "reasoning: hidden",
     "requests_per_minute": "requests_per_minute: 60",
     "role_claim": "role_claim: groups",
@@ -94,7 +95,7 @@ class KeyScope(BaseModel):
                 raise ValueError(f"{glob}: no such dialect; write some of: {', '.join(names)}")
         return value
 
-    def scope(self, policy: str = "") -> Scope:
+    def scope(self, policy: str = "", priority: Priority = Priority.NORMAL) -> Scope:
         """What is allowed."""
         return Scope(
             _all_of(self.routes),
@@ -105,6 +106,7 @@ class KeyScope(BaseModel):
             self.concurrency,
             self.tokens_per_day,
             self.reasoning,
+            priority,
         )
 
 
@@ -112,6 +114,7 @@ class RoleDocument(KeyScope):
     """One role."""
 
     policy: Annotated[str, Field(max_length=1024)] = ""
+    priority: Priority = Priority.NORMAL
 
 
 class OidcDocument(BaseModel):
