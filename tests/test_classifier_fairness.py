@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
-import pytest
 import pytest_asyncio
 
 from cotguard.classifier.handover import Overloaded

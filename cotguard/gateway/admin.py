@@ -28,7 +28,7 @@ class GatewayState:
         self._gateway = gateway
 
     async def hindrance(self) -> str:
-        if self._gateway.draining.is_set():
+        if self._gateway.leaving:
             return "draining"
         return "" if await self._gateway.staff.ready() else "a model that detects does not answer"
 

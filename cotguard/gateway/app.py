@@ -26,13 +26,14 @@ from cotguard.callers.credentials import PARAMETER
 from cotguard.callers.denied import Denied
 from cotguard.callers.limits import Lease, tokens_in
 from cotguard.callers.reception import Reception
-from cotguard.classifier.handover import handed_over, pause
+from cotguard.classifier.handover import Overloaded, handed_over, pause
 from cotguard.detectors.contract import Detector, RequestFacts
 from cotguard.dialects.catalogue import dialects
 from cotguard.dialects.contract import Dialect, ErrorKind, Incoming, Prepared, Refused, Translator, UpstreamFault
 from cotguard.dialects.definitions import Tool
 from cotguard.dialects.routes import Match, RefusedRoute, Router, query_of
 from cotguard.framing.json import JSONError, dumps
+from cotguard.gateway.admission import Admission
 from cotguard.gateway.answerers import Staff
 from cotguard.gateway.encodings import Decoder, EncodingError, TooLargeError
 from cotguard.gateway.form import written_form
@@ -44,7 +45,7 @@ from cotguard.gateway.pinning import Pins, PinsError
 from cotguard.gateway.sealing import key_ring, seals_for
 from cotguard.gateway.settings import Settings
 from cotguard.gateway.signing import Unsigned
-from cotguard.gateway.streaming import Pump, Rounds
+from cotguard.gateway.streaming import Pump, Rounds, SlowClientError
 from cotguard.gateway.upstream import Upstream
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.moderation.request import Findings
@@ -68,6 +69,7 @@ _NO_UPGRADES = (
 _SHUTTING_DOWN = "The gateway is shutting down."
 _INTERRUPTED = "The upstream ended the response early."
 _Read = TypeVar("_Read")
+_BUSY = "The gateway has too much to moderate."
 _FAILED = "Moderation failed; the rest of the response is not delivered."
 
 
@@ -101,7 +103,9 @@ class Gateway:
         self._moderations = {"": Moderation(self.policy, self.detectors), **roles}  # by what callers' scopes name
         self.metrics = metrics
         self._findings = {name: Findings(*each, pause) for name, each in self._moderations.items()}
-        self.draining = asyncio.Event()
+        self.leaving = False
+        self._draining = False
+        self._admission = Admission(settings.max_exchanges, settings.max_waiting, settings.queue_timeout, metrics)
         served = dialects()
         self._router = Router(served)
         self._default = served[0]  # in whose shape an unknown path is refused
@@ -164,13 +168,13 @@ class Gateway:
         if match.route.lookup:
             lease = await self._admitted(caller, 0)
             try:
-                return await self._lookup(request, match, query, caller)
+                async with self._place(caller):
+                    return await self._lookup(request, match, query, caller)
             finally:
                 if lease is not None:
                     await lease.end(0)
-        if self.draining.is_set():
-            raise Refused(503, ErrorKind.SHUTTING_DOWN, _SHUTTING_DOWN)
-        incoming = await read_incoming(request, match, query, self.settings.max_request_bytes)
+        settings = self.settings
+        incoming = await read_incoming(request, match, query, settings.max_request_bytes, settings.client_timeout)
         incoming = replace(incoming, seals=self._seals(caller))
         prepared = await self._opened(partial(match.dialect.prepare, incoming))
         caller.scope.check_models(models_of(match.parameters, prepared.document) or {prepared.model})
@@ -178,17 +182,16 @@ class Gateway:
         asked = query if prepared.query is None else prepared.query
         exchange = self._new_exchange(caller, prepared.facts)
         lease = await self._admitted(caller, sent)
-        self.metrics.active.inc()
         try:
-            changed = await self._changed(caller, match.dialect, prepared.document, exchange.policy)
-            outgoing = await self._outgoing(request, match, asked, prepared, changed, incoming.body, exchange)
-            del incoming  # its body, as the prepared one's: a stream lasts longer
-            return await self._exchange(request, match.dialect, outgoing, prepared, exchange)
+            async with self._place(caller):
+                changed = await self._changed(caller, match.dialect, prepared.document, exchange.policy)
+                outgoing = await self._outgoing(request, match, asked, prepared, changed, incoming.body, exchange)
+                del incoming  # its body, as the prepared one's: a stream lasts longer
+                return await self._exchange(request, match.dialect, outgoing, prepared, exchange)
         except asyncio.CancelledError:  # the client left, and took the handler with it
             self._finish(match.dialect, _CLIENT_GONE, "client_gone")
             raise
         finally:
-            self.metrics.active.dec()
             self.metrics.account(exchange)
             if lease is not None:
                 await lease.end(tokens_in(exchange.received))
@@ -203,6 +206,17 @@ class Gateway:
         lease = await self._reception.admit(caller, sent)
         self.metrics.admitted.labels(caller.role).inc()
         return lease
+
+    @asynccontextmanager
+    async def _place(self, caller: Caller) -> AsyncIterator[None]:
+        """One of the places of exchanges under way. Raises :class:`Refused`."""
+        await self._admission.admit(caller.scope.priority)
+        self.metrics.active.inc()
+        try:
+            yield
+        finally:
+            self.metrics.active.dec()
+            self._admission.end()
 
     def _seals(self, caller: Caller) -> Seals | None:
         """Those of the exchange that begins now."""
@@ -346,10 +360,12 @@ class Gateway:
         try:
             async with self._until_drained():
                 await stream.run(
-                    keep_alive_after=self.settings.keep_alive_after, idle_timeout=self.settings.idle_timeout
+                    keep_alive_after=self.settings.keep_alive_after,
+                    idle_timeout=self.settings.idle_timeout,
+                    client_timeout=self.settings.client_timeout,
                 )
-        except ConnectionResetError:  # the client's: the upstream's end is a ClientPayloadError
-            self._finish(dialect, _CLIENT_GONE, "client_gone")
+        except ConnectionResetError as error:  # the client's: the upstream's end is a ClientPayloadError
+            self._finish(dialect, _CLIENT_GONE, "client_slow" if isinstance(error, SlowClientError) else "client_gone")
             return response
         except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
             failure, failed = _failure(error), True
@@ -366,7 +382,9 @@ class Gateway:
         """A question whose answer holds no generated text."""
         dialect = match.dialect
         posted = request.method == hdrs.METH_POST
-        received = await read_json(request, self.settings.max_request_bytes) if posted else None
+        received = None
+        if posted:
+            received = await read_json(request, self.settings.max_request_bytes, self.settings.client_timeout)
         exchange = self._new_exchange(caller, RequestFacts())
         headers = self._upstream.passed(request.headers)
         try:
@@ -403,7 +421,7 @@ class Gateway:
         self._limits.add(limit)
         try:
             async with limit:
-                if self.draining.is_set():
+                if self._draining:
                     limit.reschedule(self._drain_deadline)
                 yield
         except TimeoutError:
@@ -413,10 +431,14 @@ class Gateway:
         finally:
             self._limits.discard(limit)
 
+    def leave(self) -> None:
+        """Ask for no more requests: those that come are answered, and their connections closed."""
+        self.leaving = True
+
     def drain(self) -> None:
-        """Take no more requests; streams under way may go on until the drain timeout."""
+        """No more requests come; streams under way may go on until the drain timeout."""
         self._drain_deadline = asyncio.get_running_loop().time() + self.settings.drain_timeout
-        self.draining.set()
+        self.leaving = self._draining = True
         for limit in self._limits:
             limit.reschedule(self._drain_deadline)
 
@@ -456,6 +478,8 @@ def _failure(error: Exception) -> _Failure:
     if isinstance(error, UpstreamFault):
         return _Failure(502, error.kind, error.message)
     if isinstance(error, ModerationFault):
+        if isinstance(error.__cause__, Overloaded):
+            return _Failure(503, ErrorKind.OVERLOADED, _BUSY)
         return _Failure(500, ErrorKind.MODERATION_FAILED, _FAILED)
     if isinstance(error, TimeoutError):
         return _Failure(504, ErrorKind.UPSTREAM_TIMEOUT, "The upstream was silent for too long.")
@@ -475,12 +499,18 @@ def create_app(settings: Settings, gateway: Gateway | None = None) -> web.Applic
     app[GATEWAY] = gateway
     app.router.add_route("*", "/{path:.*}", gateway.handle)
 
+    async def on_response_prepare(_request: web.Request, response: web.StreamResponse) -> None:
+        if gateway.leaving:
+            response.force_close()
+            response.headers[hdrs.CONNECTION] = "close"
+
     async def on_startup(_app: web.Application) -> None:
         await gateway.start()
 
     async def on_cleanup(_app: web.Application) -> None:
         await gateway.close()
 
+    app.on_response_prepare.append(on_response_prepare)
     app.on_startup.append(on_startup)
     app.on_cleanup.append(on_cleanup)
     return app

@@ -62,6 +62,13 @@ class Settings(BaseModel):
     first_byte_timeout: Annotated[float, Field(gt=0, description="time until the upstream's status line")] = 600
     idle_timeout: Annotated[float, Field(gt=0, description="longest silence of a stream under way")] = 300
     keep_alive_after: Annotated[float, Field(gt=0, description="silence before a keep-alive comment is sent")] = 5
+    client_timeout: Annotated[
+        float, Field(gt=0, description="time for a request, and until a client that takes nothing is dropped")
+    ] = 60
+    max_exchanges: Annotated[int, Field(ge=1, description="exchanges under way in one process")] = 1024
+    max_waiting: Annotated[int, Field(ge=0, description="requests that wait while so many are under way")] = 256
+    queue_timeout: Annotated[float, Field(gt=0, description="longest wait for one of them to end")] = 10
+    drain_delay: Annotated[float, Field(ge=0, description="time after SIGTERM in which requests are still taken")] = 0
     drain_timeout: Annotated[float, Field(ge=0, description="time for streams under way after SIGTERM")] = 30
     max_request_bytes: Annotated[int, Field(gt=0, description="largest request body, decoded")] = 32 * 2**20
     max_response_bytes: Annotated[int, Field(gt=0, description="largest whole response, decoded")] = 64 * 2**20
