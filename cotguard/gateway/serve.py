@@ -14,7 +14,7 @@ import resource
 import secrets
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import NamedTuple, Self
@@ -39,6 +39,9 @@ __all__ = ["open_many_files", "serve"]
 
 _LOG = logging.getLogger("cotguard.gateway")
 _BACKLOG = 4096
+_IDLE_SECONDS = 75
+"""How long a connection may be without a whole request: between requests, and while the head of one comes."""
+
 _FAREWELL_SECONDS = 2
 """Time beyond the drain timeout for writing the error that ends a stream."""
 
@@ -141,11 +144,12 @@ async def _data_port(settings: Settings, gateway: Gateway, admin: str, *, shared
         handler_cancellation=True,
         access_log=None,
         auto_decompress=False,  # the gateway decodes bodies itself, with its limits
+        keepalive_timeout=_IDLE_SECONDS,
         shutdown_timeout=settings.drain_timeout + _FAREWELL_SECONDS,
     )
     await runner.setup()
-    host, port = split_address(settings.listen)
-    await web.TCPSite(runner, host, port, backlog=_BACKLOG, reuse_port=shared or None).start()
+    for listener in _listeners(*split_address(settings.listen), settings.client_timeout, shared=shared):
+        await web.SockSite(runner, listener, backlog=_BACKLOG).start()
     bound = runner.addresses[0]
     # The line that says the proxy is ready is written at once: workers share the output, and print may write its end
     # apart.
@@ -155,8 +159,22 @@ async def _data_port(settings: Settings, gateway: Gateway, admin: str, *, shared
     )
     sys.stdout.flush()
     yield stop
+    gateway.leave()
+    await asyncio.sleep(settings.drain_delay)
     gateway.drain()
     await runner.cleanup()
+
+
+def _listeners(host: str, port: int, client_timeout: float, *, shared: bool) -> Iterator[socket.socket]:
+    """Sockets that listen on every address of ``host``.
+
+    A client that takes nothing of a stream is dropped by the stream; one that takes nothing of what is left in buffers
+    when its exchange is over, by the kernel, for all connections of these sockets.
+    """
+    for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        listener = socket.create_server(address, family=family, backlog=_BACKLOG, reuse_port=shared)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2000 * client_timeout))
+        yield listener
 
 
 def _check_callers(settings: Settings, workers: int) -> None:
