@@ -50,10 +50,12 @@ class Verdict:
 class Ledger:
     """The running account of one exchange. Characters are code points of channel text.
 
-    ``received`` counts what came in, ``decided`` what of it is no longer on hold, ``delivered`` what was written.
+    ``received`` counts what came in, ``decided`` what of it is no longer on hold, ``delivered`` what was written;
+    ``kept`` the bytes of what stays until the end: channels, and copies of texts.
     """
 
     tally: Counter[Verdict] = field(default_factory=Counter)
     received: int = 0
     decided: int = 0
     delivered: int = 0
+    kept: int = 0
