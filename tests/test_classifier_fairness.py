@@ -101,7 +101,7 @@ async def test_many_exchanges_take_turns(opened: list[Asking]) -> None:
     asking = Asking(SlowJudge(batch=3))
     opened.append(asking)
     for exchange, count in ((1, 3), (2, 3), (3, 1), (4, 2)):
-        await asking.ask(exchange, count)
+        _ = await asking.ask(exchange, count)
     await asking.judged(4)
     assert asking.judge.batches == [[1, 1, 1], [2, 3, 4], [2, 4, 2]]
     assert [len(await task) for task in asking.tasks] == [3, 3, 1, 2]
@@ -136,7 +136,7 @@ async def test_lanes_share_a_question(opened: list[Asking]) -> None:
 async def test_what_nobody_waits_for_is_not_judged(opened: list[Asking]) -> None:
     asking = Asking(SlowJudge(batch=2))
     opened.append(asking)
-    await asking.ask(1, count=2)
+    _ = await asking.ask(1, count=2)
     gone = await asking.ask(2, count=2)
     stays = await asking.ask(3)
     gone.cancel()
@@ -156,7 +156,7 @@ async def test_a_queue_that_takes_longer_than_the_deadline_is_not_joined(opened:
     assert asking.inference._pace > 0
     asking.inference._pace = 2.0
     for exchange in range(20):
-        await asking.ask(exchange)
+        _ = await asking.ask(exchange)
     refused = [task for task in asking.tasks[1:] if task.done()]
     assert len(refused) == 20 - 1 - 11  # one is being judged; more than ten that wait take longer than 20 seconds
     assert {type(task.exception()) for task in refused} == {Overloaded}

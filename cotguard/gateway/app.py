@@ -47,7 +47,7 @@ from cotguard.gateway.settings import Settings
 from cotguard.gateway.signing import Unsigned
 from cotguard.gateway.streaming import Pump, Rounds, SlowClientError
 from cotguard.gateway.upstream import Upstream
-from cotguard.moderation.exchange import Exchange, ModerationFault
+from cotguard.moderation.exchange import Exchange, ExchangeTooLarge, ModerationFault
 from cotguard.moderation.request import Findings
 from cotguard.policy import Policy, load
 from cotguard.sealing.keyring import KeyRing
@@ -70,6 +70,7 @@ _SHUTTING_DOWN = "The gateway is shutting down."
 _INTERRUPTED = "The upstream ended the response early."
 _Read = TypeVar("_Read")
 _BUSY = "The gateway has too much to moderate."
+_TOO_LARGE = "The response takes more memory than is allowed; the rest of it is not delivered."
 _FAILED = "Moderation failed; the rest of the response is not delivered."
 
 
@@ -200,7 +201,8 @@ class Gateway:
         scope = caller.scope
         policy, detectors = self._moderations[scope.policy]
         findings = self._findings[scope.policy]
-        return Exchange(policy, detectors, facts, self._key, findings=findings, hidden=scope.hidden)
+        most = self.settings.max_exchange_bytes
+        return Exchange(policy, detectors, facts, self._key, findings=findings, hidden=scope.hidden, max_bytes=most)
 
     async def _admitted(self, caller: Caller, sent: int) -> Lease | None:
         lease = await self._reception.admit(caller, sent)
@@ -480,6 +482,8 @@ def _failure(error: Exception) -> _Failure:
     if isinstance(error, ModerationFault):
         if isinstance(error.__cause__, Overloaded):
             return _Failure(503, ErrorKind.OVERLOADED, _BUSY)
+        if isinstance(error, ExchangeTooLarge):
+            return _Failure(502, ErrorKind.TOO_LARGE, _TOO_LARGE)
         return _Failure(500, ErrorKind.MODERATION_FAILED, _FAILED)
     if isinstance(error, TimeoutError):
         return _Failure(504, ErrorKind.UPSTREAM_TIMEOUT, "The upstream was silent for too long.")

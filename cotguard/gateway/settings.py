@@ -20,6 +20,7 @@ from cotguard.callers.document import CallersDocument, load_callers
 from cotguard.classifier.bundle import DEFAULT, NONE
 from cotguard.classifier.remote.address import Served, Tls, addresses
 from cotguard.guard.format import load_format
+from cotguard.moderation.channel import MAX_BYTES
 from cotguard.sealing.keyring import KeyRing
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
@@ -67,6 +68,7 @@ class Settings(BaseModel):
     ] = 60
     max_exchanges: Annotated[int, Field(ge=1, description="exchanges under way in one process")] = 1024
     max_waiting: Annotated[int, Field(ge=0, description="requests that wait while so many are under way")] = 256
+    max_exchange_bytes: Annotated[int, Field(gt=0, description="memory of one response under way")] = MAX_BYTES
     queue_timeout: Annotated[float, Field(gt=0, description="longest wait for one of them to end")] = 10
     drain_delay: Annotated[float, Field(ge=0, description="time after SIGTERM in which requests are still taken")] = 0
     drain_timeout: Annotated[float, Field(ge=0, description="time for streams under way after SIGTERM")] = 30

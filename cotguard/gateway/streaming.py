@@ -127,8 +127,8 @@ class Pump:
         """Run until the translator is finished or the upstream's body ends.
 
         Raises what reading, decoding, moderating and writing raise; ``TimeoutError`` when nothing is read for
-        ``idle_timeout`` seconds; :class:`SlowClientError` when the client takes nothing for ``client_timeout`` seconds while
-        output waits, at most ``keep_alive_after`` later.
+        ``idle_timeout`` seconds; :class:`SlowClientError` when the client takes nothing for ``client_timeout`` seconds
+        while output waits, at most ``keep_alive_after`` later.
         """
         self._read_at = time.monotonic()
         try:
