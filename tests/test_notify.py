@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from conftest import Upstream
+from test_serve import serving, until
 
 from cotguard.gateway.notify import Manager
 
@@ -44,21 +46,22 @@ async def test_a_watchdog_hears_while_all_is_well(listening: tuple[socket.socket
     heard, address = listening
     environment = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "20000", "WATCHDOG_PID": str(os.getpid())}
     well = True
-    asked = 0
+    asked = already = 0
 
     async def is_alive() -> bool:
         nonlocal asked
         asked += 1
         return well
 
+    async def asked_again() -> bool:
+        return asked >= already + 3
+
     watching = asyncio.create_task(Manager.of(environment).watch(is_alive))
     for _ in range(3):
         assert await asyncio.to_thread(heard.recv, 1000) == b"WATCHDOG=1"
     well = False
     already = asked
-    async with asyncio.timeout(5):
-        while asked < already + 3:
-            await asyncio.sleep(0.005)  # the counter is what is waited for
+    await until(asked_again)
     watching.cancel()
     with suppress(asyncio.CancelledError):
         await watching
@@ -96,3 +99,31 @@ def test_without_a_manager_nothing_is_told() -> None:
 def test_a_manager_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
     Manager.of({"NOTIFY_SOCKET": "/nowhere/notify"}).ready()
     assert "the service manager cannot be told: No such file or directory" in caplog.text
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_service_from_start_to_end(
+    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(tmp_path / "notify"))
+        heard.settimeout(1)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "100000")
+
+        async def hear(*wanted: bytes) -> None:
+            for message in wanted:
+                while await asyncio.to_thread(heard.recv, 1000) != message:
+                    pass
+
+        async with serving(upstream.url, tmp_path, workers=workers) as served:
+            await hear(b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1")
+            if workers > 1:  # one hangs: nothing is heard until it goes on
+                served.workers[0].suspend()
+                with pytest.raises(TimeoutError):
+                    await hear(b"READY=1")
+                served.workers[0].resume()
+                await hear(b"WATCHDOG=1")
+            served.process.terminate()
+            await hear(b"STOPPING=1")
+            assert await asyncio.wait_for(served.process.wait(), 10) == 0

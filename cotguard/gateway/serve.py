@@ -10,6 +10,7 @@ import ctypes
 import gc
 import logging
 import multiprocessing
+import os
 import resource
 import secrets
 import socket
@@ -27,6 +28,7 @@ from cotguard.callers.keys import KeyStore
 from cotguard.gateway.admin import GatewayState, create_admin_app
 from cotguard.gateway.app import Gateway, create_app
 from cotguard.gateway.moderations import Moderation, load_roles, with_detectors
+from cotguard.gateway.notify import Manager
 from cotguard.gateway.reports import Reporter
 from cotguard.gateway.sealing import key_ring
 from cotguard.gateway.settings import Settings, SettingsError
@@ -106,9 +108,19 @@ async def _serve(settings: Settings, loaded: _Loaded) -> None:
     await admin.setup()
     await web.TCPSite(admin, *split_address(settings.admin_listen)).start()
     bound = admin.addresses[0]
+    manager = Manager.of(os.environ)
+    watching = asyncio.create_task(manager.watch(_is_alive))
     async with _data_port(settings, gateway, f"http://{bound[0]}:{bound[1]}", shared=False) as stop:
+        manager.ready()
         await stop.wait()
+        manager.stopping()
+    watching.cancel()
     await admin.cleanup()
+
+
+async def _is_alive() -> bool:
+    """Whoever is asked has the loop's turn."""
+    return True
 
 
 def _work(settings: Settings, loaded: _Loaded, channel: socket.socket, admin: str) -> None:

@@ -12,6 +12,7 @@ A signal to the main process drains all. When it or the supervisor is gone, the 
 import asyncio
 import logging
 import multiprocessing
+import os
 import signal
 import socket
 import time
@@ -26,6 +27,7 @@ import uvloop
 from aiohttp import web
 
 from cotguard.gateway.admin import create_admin_app
+from cotguard.gateway.notify import Manager
 from cotguard.gateway.reports import Reports
 from cotguard.telemetry.totals import Totals
 
@@ -37,6 +39,7 @@ METRICS = "metrics"
 READINESS = "readiness"
 """A question to a worker: why it takes no requests, empty when it does."""
 
+_SILENT = "a worker does not answer"
 _LOOK_SECONDS = 0.2
 _RESTART_PAUSE = 1.0
 _METRICS_SECONDS = 1.0
@@ -73,6 +76,7 @@ class _Main:
         self._control = control
         self._supervisor = supervisor
         self._patience = patience
+        self._manager = Manager.of(os.environ)
         self._draining = False
         self._ended = asyncio.Event()
         self._totals = Totals()
@@ -92,13 +96,15 @@ class _Main:
         self._control.send(f"http://{bound[0]}:{bound[1]}".encode())
         async with asyncio.TaskGroup() as tasks:
             loop.add_reader(self._control, self._take_channel, tasks)
-            refreshing = tasks.create_task(self._refresh())
+            background = [tasks.create_task(self._refresh()), tasks.create_task(self._manager.watch(self._is_alive))]
             await self._ended.wait()
-            refreshing.cancel()
+            for task in background:
+                task.cancel()
         await runner.cleanup()
 
     def _drain(self) -> None:
         self._draining = True
+        self._manager.stopping()
         self._supervisor.terminate()
 
     def _take_channel(self, tasks: asyncio.TaskGroup) -> None:
@@ -116,8 +122,11 @@ class _Main:
         """Listen to one worker until it ends."""
 
         def told(snapshot: Any) -> None:
+            begins = number not in self._workers
             self._workers[number] = reports
             self._totals.update(number, snapshot)
+            if begins and len(self._workers) == self._count:
+                self._manager.ready()
 
         reports = Reports(channel, told)
         await reports.listen()
@@ -129,11 +138,17 @@ class _Main:
             return "draining"
         if missing := self._count - len(self._workers):
             return f"{missing} of {self._count} workers are being started"
+        return next(filter(None, await self._answers()), "")
+
+    async def _answers(self) -> list[str]:
+        """What keeps workers from taking requests, of each of them."""
         asked = (reports.ask(READINESS, within=self._patience) for reports in self._workers.values())
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        if any(isinstance(answer, BaseException) for answer in answers):
-            return "a worker does not answer"
-        return next(filter(None, answers), "")
+        return [_SILENT if isinstance(answer, BaseException) else answer for answer in answers]
+
+    async def _is_alive(self) -> bool:
+        """Whether no worker hangs. One that ends is replaced."""
+        return _SILENT not in await self._answers()
 
     async def metrics(self) -> bytes:
         await self._ask_all()
