@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cotguard.gateway.settings import Settings, load_settings
+from cotguard.config.settings import Settings
+from cotguard.config.sources import load_settings
 from cotguard.policy import load
 
 ROOT = Path(__file__).parent.parent

@@ -75,7 +75,7 @@ async def test_a_form_arrives_whole_at_the_server_that_is_there() -> None:
     async with serving() as model:
         with refusing() as one, refusing() as two:
             async with pools(main={"servers": [one, two, model.url]}) as made:
-                pool = made.get("main")
+                pool = made.current["main"]
                 for _ in range(3):
                     write = partial(written_form, [("model", "whisper")], None)
                     form = draft("/v1/audio/transcriptions", pool.credentials, form=write)

@@ -47,7 +47,7 @@ OUTSTANDING = ("cotguard_upstream_outstanding_requests", "server")
 async def test_a_request_and_its_answer() -> None:
     metrics = Metrics()
     async with serving() as model, pools(metrics, main={"servers": [model.url + "/openai/v1"]}) as made:
-        answer = await ask(made.get("main"), b'{"x": 1}', query="?a=b")
+        answer = await ask(made.current["main"], b'{"x": 1}', query="?a=b")
         assert answer.response.status == 200
         assert answer.server == label(model.url)
         assert counted(metrics, *OUTSTANDING) == {(label(model.url),): 1}
@@ -64,12 +64,12 @@ async def test_a_request_and_its_answer() -> None:
 async def test_no_cookie_and_no_redirect() -> None:
     async with serving() as model, pools(main={"servers": [model.url]}) as made:
         model.status = 307
-        answer = await ask(made.get("main"))
+        answer = await ask(made.current["main"])
         assert answer.response.status == 307
         answer.close()
         model.status = 200
         for _ in range(2):
-            answer = await ask(made.get("main"))
+            answer = await ask(made.current["main"])
             assert "Cookie" not in answer.response.request_info.headers
             answer.close()
 
@@ -78,17 +78,17 @@ async def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.Monke
     with refusing() as url:
         monkeypatch.setenv("http_proxy", url)
         async with serving() as model, pools(main={"servers": [model.url]}) as made:
-            assert await said(made.get("main")) == "a"
+            assert await said(made.current["main"]) == "a"
 
 
 async def test_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "model.sock"
     async with serving("here", path) as model, pools(main={"servers": [model.url + ":/openai"]}) as made:
-        assert await said(made.get("main")) == "here"
+        assert await said(made.current["main"]) == "here"
         assert model.paths == ["/openai" + PATH]
     async with pools(main={"servers": [f"unix://{tmp_path}/nobody.sock"]}) as made:
         with pytest.raises(NotConnectedError):
-            await ask(made.get("main"))
+            await ask(made.current["main"])
 
 
 async def test_the_host_is_never_the_requests() -> None:
@@ -98,7 +98,7 @@ async def test_the_host_is_never_the_requests() -> None:
             return Outgoing(URL(other.url + PATH), {}, b"{}")
 
         with pytest.raises(ValueError, match="goes to the server that was chosen"):
-            await made.get("main").send("POST", make)
+            await made.current["main"].send("POST", make)
         assert model.paths == other.paths == []
 
 
@@ -118,7 +118,7 @@ async def test_where_there_is_no_connection_another_server_gets_the_request_once
             }[kind]
             async with pools(metrics, main={"servers": [{"url": down, "weight": 9}, model.url]}) as made:
                 for _ in range(4):
-                    assert await said(made.get("main"), b'{"n": 1}') == "a"
+                    assert await said(made.current["main"], b'{"n": 1}') == "a"
     assert model.bodies == [b'{"n": 1}'] * 4
     failures = counted(metrics, "cotguard_upstream_connect_failures_total", "kind")
     assert set(failures) == {(kind if kind in ("dns", "tls") else "socket",)}
@@ -139,7 +139,7 @@ async def test_at_most_two_retries(retries: int) -> None:
         servers = [one, two, three, four]
         async with pools(metrics, main={"servers": servers, "retries": retries}) as made:
             with pytest.raises(NotConnectedError):
-                await made.get("main").send("POST", make)
+                await made.current["main"].send("POST", make)
     assert len(made_for) == len(set(made_for)) == retries + 1  # each a server of its own, with a request of its own
     assert sum(counted(metrics, "cotguard_upstream_connect_failures_total", "server").values()) == retries + 1
     assert counted(metrics, *OUTSTANDING) == {}
@@ -150,7 +150,7 @@ async def test_a_single_server_is_tried_again() -> None:
     with refusing() as url:
         async with pools(metrics, main={"servers": [url]}) as made:
             with pytest.raises(NotConnectedError):
-                await ask(made.get("main"))
+                await ask(made.current["main"])
     assert counted(metrics, *OUTCOMES) == {(label(url), "not_connected"): 3}
 
 
@@ -159,7 +159,7 @@ async def test_time_to_connect_includes_tls() -> None:
     async with silent() as wire, serving() as model:
         servers = [wire.url.replace("http:", "https:"), model.url]
         async with pools(metrics, main={"servers": servers, "connect_timeout": 0.1}) as made:
-            assert [await said(made.get("main")) for _ in range(2)] == ["a", "a"]
+            assert [await said(made.current["main"]) for _ in range(2)] == ["a", "a"]
     assert set(counted(metrics, "cotguard_upstream_connect_failures_total", "kind")) == {("timeout",)}
 
 
@@ -171,7 +171,7 @@ async def test_time_to_connect_includes_the_look_up_of_the_name(monkeypatch: pyt
     metrics = Metrics()
     async with pools(metrics, main={"servers": ["http://model.example"], "connect_timeout": 0.05}) as made:
         with pytest.raises(NotConnectedError):
-            await ask(made.get("main"))
+            await ask(made.current["main"])
     assert set(counted(metrics, "cotguard_upstream_connect_failures_total", "kind")) == {("timeout",)}
 
 
@@ -184,9 +184,9 @@ async def test_a_server_that_closes_after_reading_is_asked_once(method: str, ans
     metrics = Metrics()
     async with talking(answers) as wire, pools(metrics, main={"servers": [wire.url]}) as made:
         for _ in range(answers):  # so that the connection is one that was kept open
-            assert await said(made.get("main"), method=method) == "ok"
+            assert await said(made.current["main"], method=method) == "ok"
         with pytest.raises(NoAnswerError):
-            await ask(made.get("main"), method=method)
+            await ask(made.current["main"], method=method)
         assert wire.requests == answers + 1
         assert counted(metrics, *OUTCOMES)[label(wire.url), "no_answer"] == 1
         assert counted(metrics, "cotguard_upstream_retries_total", "pool") == {}
@@ -197,7 +197,7 @@ async def test_another_server_is_not_asked_either() -> None:
     async with talking(0) as one, talking(0) as two, pools(main={"servers": [one.url, two.url]}) as made:
         for asked in (1, 2, 3):
             with pytest.raises(NoAnswerError):
-                await ask(made.get("main"))
+                await ask(made.current["main"])
             assert one.requests + two.requests == asked
 
 
@@ -207,18 +207,18 @@ async def test_a_server_that_never_answers() -> None:
         document = {"servers": [one.url, two.url], "first_byte_timeout": 0.1}
         async with pools(metrics, main=document) as made:
             with pytest.raises(TooSlowError):
-                await ask(made.get("main"))
+                await ask(made.current["main"])
         assert one.requests + two.requests == 1
     assert {outcome for _, outcome in counted(metrics, *OUTCOMES)} == {"timeout"}
 
 
 async def test_an_answer_that_stops() -> None:
     async with serving() as model, pools(main={"servers": [model.url], "idle_timeout": 0.1}) as made:
-        answer = await ask(made.get("main"), query=HOLD)
+        answer = await ask(made.current["main"], query=HOLD)
         with pytest.raises(TimeoutError):
             await answer.whole(LIMIT)
         answer.close()
-        answer = await ask(made.get("main"))
+        answer = await ask(made.current["main"])
         with pytest.raises(TooLargeError):
             await answer.whole(0)
         answer.close()
@@ -229,7 +229,7 @@ async def test_a_status_of_a_server_in_trouble_is_passed_on() -> None:
     async with serving() as one, serving("b") as two:
         one.status = two.status = 503
         async with pools(metrics, main={"servers": [one.url, two.url]}) as made:
-            answer = await ask(made.get("main"))
+            answer = await ask(made.current["main"])
             assert answer.response.status == 503
             answer.close()
         assert len(one.bodies) + len(two.bodies) == 1
@@ -246,8 +246,8 @@ async def test_a_request_that_cannot_be_made_counts_against_nobody() -> None:
         document = {"servers": [model.url], "breaker": {"failures": 1}}
         async with pools(metrics, main=document) as made:
             with pytest.raises(Refused):
-                await made.get("main").send("POST", make)
-            assert await said(made.get("main")) == "a"
+                await made.current["main"].send("POST", make)
+            assert await said(made.current["main"]) == "a"
     assert counted(metrics, *OUTSTANDING) == {}
 
 
@@ -255,7 +255,7 @@ async def test_a_client_that_leaves_ends_the_request() -> None:
     metrics = Metrics()
     async with silent() as wire, pools(metrics, main={"servers": [wire.url], "breaker": {"failures": 1}}) as made:
         for _ in range(2):
-            asking = asyncio.create_task(ask(made.get("main")))
+            asking = asyncio.create_task(ask(made.current["main"]))
             await until(wire.fresh)
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -271,9 +271,9 @@ async def test_weights() -> None:
     async with serving("a") as one, serving("b") as two:
         servers = [one.url, {"url": two.url, "weight": 3}]
         async with pools(main={"servers": servers}) as made:
-            answered = [await said(made.get("main")) for _ in range(12)]
+            answered = [await said(made.current["main"]) for _ in range(12)]
             assert (answered.count("a"), answered.count("b")) == (3, 9)
-            answers = [await ask(made.get("main"), query=HOLD) for _ in range(12)]
+            answers = [await ask(made.current["main"], query=HOLD) for _ in range(12)]
             servers_of = [answer.server for answer in answers]
             assert (servers_of.count(label(one.url)), servers_of.count(label(two.url))) == (3, 9)
             for answer in answers:
@@ -282,11 +282,11 @@ async def test_weights() -> None:
 
 async def test_the_server_with_the_fewest_requests_gets_the_next() -> None:
     async with serving("a") as one, serving("b") as two, pools(main={"servers": [one.url, two.url]}) as made:
-        held = [await ask(made.get("main"), query=HOLD) for _ in range(6)]
+        held = [await ask(made.current["main"], query=HOLD) for _ in range(6)]
         busy = held[0].server
         for answer in [answer for answer in held if answer.server != busy]:
             answer.close()
-        following = [await ask(made.get("main"), query=HOLD) for _ in range(3)]
+        following = [await ask(made.current["main"], query=HOLD) for _ in range(3)]
         assert {answer.server for answer in following} == {label(one.url), label(two.url)} - {busy}
         for answer in (*(answer for answer in held if answer.server == busy), *following):
             answer.close()
@@ -297,11 +297,11 @@ async def test_a_limit_is_kept_and_those_who_wait_are_served_in_order() -> None:
     async with serving("a") as one, serving("b") as two:
         document = {"servers": [one.url, two.url], "concurrency": 2}
         async with pools(metrics, main=document) as made:
-            held = [await ask(made.get("main"), query=HOLD) for _ in range(4)]
+            held = [await ask(made.current["main"], query=HOLD) for _ in range(4)]
             served: list[int] = []
 
             async def one_more(number: int) -> None:
-                answer = await ask(made.get("main"))
+                answer = await ask(made.current["main"])
                 served.append(number)
                 answer.close()
 
@@ -324,12 +324,12 @@ async def test_the_wait_for_a_server_is_bounded(limits: dict[str, float]) -> Non
     async with serving() as model:
         document = {"servers": [model.url], "concurrency": 1, **limits}
         async with pools(metrics, main=document) as made:
-            answer = await ask(made.get("main"), query=HOLD)
+            answer = await ask(made.current["main"], query=HOLD)
             with pytest.raises(AllFullError) as raised:
-                await ask(made.get("main"))
+                await ask(made.current["main"])
             assert (raised.value.status, raised.value.retry_after) == (503, 1)
             answer.close()
-            assert await said(made.get("main")) == "a"
+            assert await said(made.current["main"]) == "a"
     assert counted(metrics, "cotguard_upstream_unserved_total", "reason") == {("full",): 1}
     assert counted(metrics, *OUTSTANDING) == {}
 
@@ -337,15 +337,15 @@ async def test_the_wait_for_a_server_is_bounded(limits: dict[str, float]) -> Non
 async def test_a_place_that_is_given_to_one_who_leaves_is_not_lost() -> None:
     metrics = Metrics()
     async with serving() as model, pools(metrics, main={"servers": [model.url], "concurrency": 1}) as made:
-        answer = await ask(made.get("main"), query=HOLD)
-        waiting = asyncio.create_task(ask(made.get("main")))
+        answer = await ask(made.current["main"], query=HOLD)
+        waiting = asyncio.create_task(ask(made.current["main"]))
         await until(lambda: counted(metrics, "cotguard_upstream_waiting_requests", "pool"))
         answer.close()
-        made.get("main")._advance()  # it is his turn, and before he knows
+        made.current["main"]._advance()  # it is his turn, and before he knows
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert await said(made.get("main")) == "a"
+        assert await said(made.current["main"]) == "a"
     assert counted(metrics, *OUTSTANDING) == {}
 
 
@@ -366,7 +366,7 @@ async def test_a_breaker_opens_is_tried_and_closes(caplog: pytest.LogCaptureFixt
             one.status = 502
             answered = []
             for _ in range(8):
-                answer = await ask(made.get("main"))
+                answer = await ask(made.current["main"])
                 answered.append(answer.response.status)
                 answer.close()
             assert answered.count(502) == 2
@@ -374,7 +374,7 @@ async def test_a_breaker_opens_is_tried_and_closes(caplog: pytest.LogCaptureFixt
             assert states(metrics, two) == {"closed"}
             one.status = 200
             await asyncio.sleep(0.3)
-            trial = [await ask(made.get("main"), query=HOLD) for _ in range(2)]
+            trial = [await ask(made.current["main"], query=HOLD) for _ in range(2)]
             assert {answer.server for answer in trial} == {label(one.url), label(two.url)}
             assert states(metrics, one) == {"closed"}
             for answer in trial:
@@ -391,18 +391,18 @@ async def test_while_a_trial_is_under_way_nothing_else_is_sent() -> None:
         document = {"servers": [wire.url], "first_byte_timeout": 0.2, "breaker": {"failures": 1, "pause": 0.1}}
         async with pools(metrics, main=document) as made:
             with pytest.raises(TooSlowError):
-                await ask(made.get("main"))
+                await ask(made.current["main"])
             with pytest.raises(AllDownError) as raised:
-                await ask(made.get("main"))
+                await ask(made.current["main"])
             assert (raised.value.status, raised.value.retry_after) == (503, 1)
             await asyncio.sleep(0.1)
-            trial = asyncio.create_task(ask(made.get("main")))
+            trial = asyncio.create_task(ask(made.current["main"]))
             await until(lambda: wire.requests == 2)
             assert {state for _, state in counted(metrics, "cotguard_upstream_breaker", "server", "state")} == {
                 "half_open"
             }
             with pytest.raises(AllDownError):
-                await ask(made.get("main"))
+                await ask(made.current["main"])
             with pytest.raises(TooSlowError):
                 await trial
             assert wire.requests == 2
@@ -413,7 +413,7 @@ async def test_without_a_breaker_every_request_is_sent() -> None:
     async with talking(0) as wire, pools(main={"servers": [wire.url], "breaker": None}) as made:
         for _ in range(10):
             with pytest.raises(NoAnswerError):
-                await ask(made.get("main"))
+                await ask(made.current["main"])
         assert wire.requests == 10
 
 
@@ -422,7 +422,7 @@ async def test_errors_that_a_client_can_bring_about_open_no_breaker() -> None:
         model.status = 500
         async with pools(main={"servers": [model.url], "breaker": {"failures": 1}}) as made:
             for _ in range(3):
-                answer = await ask(made.get("main"))
+                answer = await ask(made.current["main"])
                 assert answer.response.status == 500
                 answer.close()
 
@@ -441,15 +441,15 @@ async def test_health_checks_take_a_server_out_and_in(caplog: pytest.LogCaptureF
             assert up() == {(label(one.url),), (label(two.url),)}
             one.health = 503
             await until(lambda: up() == {(label(two.url),)})
-            assert {await said(made.get("main")) for _ in range(4)} == {"b"}
+            assert {await said(made.current["main"]) for _ in range(4)} == {"b"}
             two.health = 500
             await until(lambda: not up())
             with pytest.raises(AllDownError) as raised:
-                await ask(made.get("main"))
+                await ask(made.current["main"])
             assert raised.value.retry_after == 5
             one.health = two.health = 200
             await until(lambda: len(up()) == 2)
-            assert {await said(made.get("main")) for _ in range(4)} == {"a", "b"}
+            assert {await said(made.current["main"]) for _ in range(4)} == {"a", "b"}
     assert f"pool=main server={label(one.url)} out reason=status 503" in caplog.text
     assert f"pool=main server={label(one.url)} in" in caplog.text
     checks = one.checks
@@ -466,7 +466,7 @@ async def test_one_check_that_fails_is_a_lapse(caplog: pytest.LogCaptureFixture)
         for rounds in (1, 2, 3):
             model.lapses = 1
             await until(partial(passed, model, 3 * rounds))
-        assert await said(made.get("main")) == "a"
+        assert await said(made.current["main"]) == "a"
     assert not caplog.records
 
 
@@ -480,7 +480,7 @@ async def test_a_server_that_answers_no_check_is_out(kind: str) -> None:
             async with pools(metrics, main=document) as made:
                 await until(lambda: not counted(metrics, "cotguard_upstream_up", "server"))
                 with pytest.raises(AllDownError):
-                    await ask(made.get("main"))
+                    await ask(made.current["main"])
 
 
 # --- TLS --------------------------------------------------------------------------------------------------------------
@@ -493,21 +493,21 @@ async def test_mutual_tls(tmp_path: Path) -> None:
         health = {"every": 0.02}
         tls = {"ca": client.ca, "cert": client.cert, "key": client.key}
         async with pools(metrics, main={"servers": [model.url], "tls": tls, "health": health}) as made:
-            assert await said(made.get("main")) == "safe"
+            assert await said(made.current["main"]) == "safe"
             await until(lambda: model.checks > 1)
         asked = len(model.bodies)
         # With TLS 1.3 a client learns that its certificate was missing after it has sent its request.
         async with pools(metrics, main={"servers": [model.url], "tls": {"ca": client.ca}}) as made:
             with pytest.raises((NoAnswerError, NotConnectedError)):
-                await ask(made.get("main"))
+                await ask(made.current["main"])
         async with pools(metrics, main={"servers": [model.url]}) as made:
             with pytest.raises(NotConnectedError):  # nobody the system trusts has signed it
-                await ask(made.get("main"))
+                await ask(made.current["main"])
         other = certified(tmp_path, "other", authority="other-ca")
         tls = {"ca": client.ca, "cert": other.cert, "key": other.key}
         async with pools(metrics, main={"servers": [model.url], "tls": tls}) as made:
             with pytest.raises((NoAnswerError, NotConnectedError)):
-                await ask(made.get("main"))
+                await ask(made.current["main"])
         assert len(model.bodies) == asked
     assert ("tls",) in counted(metrics, "cotguard_upstream_connect_failures_total", "kind")
 
@@ -548,9 +548,9 @@ async def test_no_error_holds_what_was_sent() -> None:
                 return Outgoing(URL(base + PATH + "?key=hush"), {"x-api-key": "hush"}, b"hush")
 
             with pytest.raises(PoolError) as raised:
-                await made.get("main").send("POST", make)
+                await made.current["main"].send("POST", make)
             error: BaseException | None = raised.value
             while error is not None:
                 assert "hush" not in f"{error!r} {error}"
                 error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-            assert "hush" not in repr(made.get("main").credentials)
+            assert "hush" not in repr(made.current["main"].credentials)

@@ -30,7 +30,7 @@ class GatewayState:
         self._gateway = gateway
 
     async def hindrance(self) -> str:
-        if self._gateway.draining.is_set():
+        if self._gateway.leaving:
             return "draining"
         if reason := self._gateway.hindrance:
             return reason

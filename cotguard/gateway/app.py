@@ -32,6 +32,7 @@ from cotguard.dialects.contract import ErrorKind, Refused
 from cotguard.dialects.routes import Match, RefusedRoute, Router
 from cotguard.gateway.accounts import Accounts
 from cotguard.gateway.active import Active
+from cotguard.gateway.admission import Admission
 from cotguard.gateway.answerers import Staff
 from cotguard.gateway.call import Call
 from cotguard.gateway.encodings import EncodingError, TooLargeError
@@ -40,7 +41,7 @@ from cotguard.gateway.headers import lower
 from cotguard.gateway.moderations import OWN, Moderation, load_moderations
 from cotguard.gateway.pinning import Pins
 from cotguard.gateway.requests import Requests
-from cotguard.gateway.responses import CLIENT_GONE, SHUTTING_DOWN, Responses
+from cotguard.gateway.responses import CLIENT_GONE, Responses
 from cotguard.gateway.sealing import key_ring
 from cotguard.moderation.exchange import ModerationFault
 from cotguard.policy import OnError
@@ -78,7 +79,8 @@ class Gateway:
         trail: Trail | None = None,
     ) -> None:
         self.metrics = metrics
-        self.draining = asyncio.Event()
+        self.leaving = False
+        self._admission = Admission(settings.max_exchanges, settings.max_waiting, settings.queue_timeout, metrics)
         served = dialects()
         self._router = Router(served)
         self._default = served[0]  # in whose shape an unknown path is refused
@@ -225,34 +227,38 @@ class Gateway:
             told.setdefault("x-goog-api-key", call.request.query[PARAMETER])
         caller = call.caller = await active.reception.caller(told, call.request.get_extra_info("peercert"))
         caller.scope.check_route(match.path, match.dialect.name)
-        if self.draining.is_set() and not match.route.lookup:
-            raise Refused(503, ErrorKind.SHUTTING_DOWN, SHUTTING_DOWN)
         if match.route.lookup:
             async with self._leased(call, 0):
                 with closing(await self._requests.look_up(call, match, told)) as answer:
                     return await self._responses.respond_lookup(call, match, answer)
         question = await self._requests.read(call, match, told)
         async with self._leased(call, question.tokens):
-            with (
-                self.metrics.active.track_inprogress(),
-                closing(await self._requests.ask(call, match, question)) as answer,
-            ):
+            with closing(await self._requests.ask(call, match, question)) as answer:
                 return await self._responses.respond(call, question.prepared, question.exchange, answer)
 
     @asynccontextmanager
     async def _leased(self, call: Call, sent: int) -> AsyncIterator[None]:
-        """While the caller's request is counted as under way. Raises :class:`Denied`."""
+        """While the request is under way, for its caller and for all. Raises :class:`Denied` and :class:`Refused`."""
         lease = await call.active.reception.admit(call.caller, sent)
         self.metrics.admitted.labels(call.caller.role).inc()
         try:
-            yield
+            await self._admission.admit(call.caller.scope.priority)
+            try:
+                with self.metrics.active.track_inprogress():
+                    yield
+            finally:
+                self._admission.end()
         finally:
             if lease is not None:
                 await lease.end(tokens_in(call.exchange.received if call.exchange else 0))
 
+    def leave(self) -> None:
+        """Ask for no more requests: those that come are answered, and their connections closed."""
+        self.leaving = True
+
     def drain(self) -> None:
-        """Take no more requests; streams under way may go on until the drain timeout."""
-        self.draining.set()
+        """No more requests come; streams under way may go on until the drain timeout."""
+        self.leaving = True
         self._responses.drain(self._active.settings.drain_timeout)
 
 
@@ -270,12 +276,18 @@ def create_app(gateway: Gateway) -> web.Application:
     app[GATEWAY] = gateway
     app.router.add_route("*", "/{path:.*}", gateway.handle)
 
+    async def on_response_prepare(_request: web.Request, response: web.StreamResponse) -> None:
+        if gateway.leaving:
+            response.force_close()
+            response.headers[hdrs.CONNECTION] = "close"
+
     async def on_startup(_app: web.Application) -> None:
         await gateway.start()
 
     async def on_cleanup(_app: web.Application) -> None:
         await gateway.close()
 
+    app.on_response_prepare.append(on_response_prepare)
     app.on_startup.append(on_startup)
     app.on_cleanup.append(on_cleanup)
     return app

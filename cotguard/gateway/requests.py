@@ -69,7 +69,8 @@ class Requests:
         Raises :class:`Refused`, :class:`Denied`, :class:`ModerationFault` and :class:`EncodingError`.
         """
         query = query_of(match.route, call.request.query)
-        incoming = await read_incoming(call.request, match, query, call.active.settings.max_request_bytes)
+        settings = call.active.settings
+        incoming = await read_incoming(call.request, match, query, settings.max_request_bytes, settings.client_timeout)
         incoming = replace(incoming, seals=self._seals(call, told))
         prepared = await self._opened(partial(match.dialect.prepare, incoming))
         self._route(call, models_of(match.parameters, prepared.document) or {prepared.model}, told)
@@ -100,7 +101,9 @@ class Requests:
         """The answer to a question that needs no generation. Raises what ``read`` and ``ask`` raise."""
         query = query_of(match.route, call.request.query)
         posted = call.request.method == hdrs.METH_POST
-        received = await read_json(call.request, call.active.settings.max_request_bytes) if posted else b""
+        settings, received = call.active.settings, b""
+        if posted:
+            received = await read_json(call.request, settings.max_request_bytes, settings.client_timeout)
         asked = Incoming(match.route, match.parameters, query, received or b"{}", seals=self._seals(call, told))
         document = await self._opened(partial(match.dialect.question, asked))
         self._route(call, models_of(match.parameters, document), told)
@@ -125,6 +128,7 @@ class Requests:
             findings=moderation.findings,
             hidden=call.caller.scope.hidden,
             journal=journal,
+            max_bytes=call.active.settings.max_exchange_bytes,
         )
         self._accounts.check(call.exchange)
         return call.exchange

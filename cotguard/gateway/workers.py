@@ -12,6 +12,7 @@ A signal to the main process drains all. When it or the supervisor is gone, the 
 import asyncio
 import logging
 import multiprocessing
+import os
 import signal
 import socket
 import ssl
@@ -28,6 +29,7 @@ import uvloop
 from aiohttp import web
 
 from cotguard.gateway.admin import create_admin_app
+from cotguard.gateway.notify import Manager
 from cotguard.gateway.reports import Reports
 from cotguard.gateway.tls import TlsFiles, context_of, follow
 from cotguard.telemetry.metrics import Metrics
@@ -44,6 +46,7 @@ RELOAD = "reload"
 """A request to a worker: load the configuration anew. The answer is why it cannot be used, empty if it is in force."""
 
 _LOG = logging.getLogger("cotguard.workers")
+_SILENT = "a worker does not answer"
 _LOOK_SECONDS = 0.2
 _RESTART_PAUSE = 1.0
 _METRICS_SECONDS = 1.0
@@ -97,6 +100,7 @@ class _Main:
         self._control = control
         self._supervisor = supervisor
         self._patience = patience
+        self._manager = Manager.of(os.environ)
         self._draining = False
         self._ended = asyncio.Event()
         self._metrics = Metrics()  # of this process: the admin port's certificate
@@ -118,14 +122,19 @@ class _Main:
         async with asyncio.TaskGroup() as tasks:
             loop.add_reader(self._control, self._take_channel, tasks)
             loop.add_signal_handler(signal.SIGHUP, lambda: tasks.create_task(self.reload()))
-            background = tasks.create_task(self._refresh()), tasks.create_task(follow(tls))
+            background = [
+                tasks.create_task(self._refresh()),
+                tasks.create_task(follow(tls)),
+                tasks.create_task(self._manager.watch(self._is_alive)),
+            ]
             await self._ended.wait()
-            for each in background:
-                each.cancel()
+            for task in background:
+                task.cancel()
         await runner.cleanup()
 
     def _drain(self) -> None:
         self._draining = True
+        self._manager.stopping()
         self._supervisor.terminate()
 
     def _take_channel(self, tasks: asyncio.TaskGroup) -> None:
@@ -143,8 +152,11 @@ class _Main:
         """Listen to one worker until it ends."""
 
         def told(snapshot: Any) -> None:
+            begins = number not in self._workers
             self._workers[number] = reports
             self._totals.update(number, snapshot)
+            if begins and len(self._workers) == self._count:
+                self._manager.ready()
 
         reports = Reports(channel, told)
         await reports.listen()
@@ -156,17 +168,30 @@ class _Main:
             return "draining"
         if missing := self._count - len(self._workers):
             return f"{missing} of {self._count} workers are being started"
+        return next(filter(None, await self._answers()), "")
+
+    async def _answers(self) -> list[str]:
+        """What keeps workers from taking requests, of each of them."""
         asked = (reports.ask(READINESS, within=self._patience) for reports in self._workers.values())
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        if any(isinstance(answer, BaseException) for answer in answers):
-            return "a worker does not answer"
-        return next(filter(None, answers), "")
+        return [_SILENT if isinstance(answer, BaseException) else answer for answer in answers]
+
+    async def _is_alive(self) -> bool:
+        """Whether no worker hangs. One that ends is replaced."""
+        return _SILENT not in await self._answers()
 
     async def reload(self) -> list[str]:
         """Let all workers load the configuration anew. Returns why it cannot be used, for each that cannot."""
+        self._manager.reloading()
+        try:
+            return await self._reloaded()
+        finally:
+            self._manager.ready()
+
+    async def _reloaded(self) -> list[str]:
         asked = (reports.ask(RELOAD, within=_RELOAD_SECONDS) for reports in self._workers.values())
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        return [answer if isinstance(answer, str) else "a worker does not answer" for answer in answers if answer]
+        return [answer if isinstance(answer, str) else _SILENT for answer in answers if answer]
 
     async def metrics(self, accept: str) -> bytes:
         await self._ask_all()

@@ -208,6 +208,25 @@ class Metrics:
         )
         self.reload_time.set_to_current_time()
         ProcessCollector(registry=registry)
+        self.overload_places = Gauge(
+            "cotguard_overload_places", "Exchanges that may be under way at the same time.", registry=registry
+        )
+        self.overload_waiting = Gauge(
+            "cotguard_overload_waiting_requests", "Requests that wait for a place.", ["priority"], registry=registry
+        )
+        self.overload_wait = Histogram(
+            "cotguard_overload_wait_seconds",
+            "Time of requests in that queue, of those that had to wait.",
+            ["priority"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.overload_shed = Counter(
+            "cotguard_overload_shed_total",
+            "Requests refused because there was too much to do.",
+            ["reason", "priority"],
+            registry=registry,
+        )
         build = Gauge("cotguard_build_info", "This build.", ["version"], registry=registry)
         build.labels(__version__).set(1)
 

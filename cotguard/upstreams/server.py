@@ -153,9 +153,9 @@ class Server(Member):
         if closed != self._breaker_closed:
             self._breaker_closed = closed
             if closed:
-                _LOG.info("pool=%s server=%s breaker=closed", self.pool, self.label)
+                _LOG.info("breaker closed", extra={"pool": self.pool, "server": self.label})
             else:
-                _LOG.warning("pool=%s server=%s breaker=open", self.pool, self.label)
+                _LOG.warning("breaker open", extra={"pool": self.pool, "server": self.label})
 
     def _opened(self) -> aiohttp.ClientSession:
         """The session, made in the running loop."""
