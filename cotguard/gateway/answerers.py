@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cotguard.classifier.handover import Answerers
 from cotguard.detectors.contract import Detector
+from cotguard.detectors.registry import classifier_among
 from cotguard.gateway.sealing import store_of
 from cotguard.gateway.settings import Settings
 from cotguard.guard.client import GuardClient
@@ -27,7 +28,7 @@ class Staff:
     def __init__(self, settings: Settings, detectors: Sequence[Detector], metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._classifier = _classifier(detectors)
+        self._classifier = classifier_among(detectors)
         self._guards = {each.answerer: each for each in detectors if isinstance(each, Guard)}
         self._members: dict[str, Inference | GuardClient | RedisStore] = {}
 
@@ -97,12 +98,3 @@ def _inference(classifier: "Classifier", settings: Settings, metrics: Metrics) -
         else Replicas(classifier, settings.served, metrics)
     )
     return Inference(judge, deadline=settings.classifier_deadline, metrics=metrics)
-
-
-def _classifier(detectors: Sequence[Detector]) -> "Classifier | None":
-    """The classifier among them. Its module is loaded only if it is there."""
-    if all(each.name != "classifier" for each in detectors):
-        return None
-    from cotguard.classifier.detector import Classifier
-
-    return next((each for each in detectors if isinstance(each, Classifier)), None)
