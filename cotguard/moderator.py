@@ -219,7 +219,7 @@ class Moderator:
     ) -> None:
         self.policy = load(policy)
         self.detectors = build(self.policy, bundle)
-        self._key = hash_key or secrets.token_bytes(32)
+        self.key = hash_key or secrets.token_bytes(32)
         self._deadline = deadline
         self._turn = RLock()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="cotguard-moderator")
@@ -296,7 +296,7 @@ class Moderator:
             tuple(text for kind, text in texts if kind == ChannelKind.SYSTEM),
             next((text for kind, text in reversed(texts) if kind == ChannelKind.USER), ""),
         )
-        exchange = Exchange(self.policy, self.detectors, facts, self._key, exchange_key=pseudonym_key, record=record)
+        exchange = Exchange(self.policy, self.detectors, facts, self.key, exchange_key=pseudonym_key, record=record)
         return ModeratedExchange(exchange, texts, self._turn)
 
     async def _judged(

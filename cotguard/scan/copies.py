@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, cast
 
 from cotguard.moderation.exchange import Verdict
 from cotguard.moderator import ModerationFault, Moderator
@@ -102,7 +102,7 @@ class Scanner:
         followed = _Followed(raw, self._advance)
         zipped = raw.read(len(_GZIP)) == _GZIP
         raw.seek(0)
-        opened: IO[bytes] = gzip.GzipFile(fileobj=followed) if zipped else io.BufferedReader(followed)
+        opened = cast("IO[bytes]", gzip.GzipFile(fileobj=followed) if zipped else io.BufferedReader(followed))
         with opened as source:
             head = source.read(_LOOKED_AT)
             if b"\0" in head:
@@ -158,7 +158,7 @@ def _copy(original: Path, path: Path, *, zipped: bool) -> Iterator[IO[str]]:
     descriptor, name = tempfile.mkstemp(prefix=".cotguard-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as raw:
-            target: IO[bytes] = gzip.GzipFile(filename="", fileobj=raw, mode="wb") if zipped else raw
+            target = cast("IO[bytes]", gzip.GzipFile(filename="", fileobj=raw, mode="wb") if zipped else raw)
             with target, io.TextIOWrapper(target, "utf-8", newline="") as text:
                 yield text
         shutil.copymode(original, name)
