@@ -224,7 +224,7 @@ class Moderator:
         self._turn = RLock()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="cotguard-moderator")
         classifier = classifier_among(self.detectors)
-        self.answerers: Answerers = (
+        self._answerers: Answerers = (
             {} if classifier is None else {classifier.name: partial(self._judged, classifier.engine.run)}
         )
 
@@ -251,7 +251,7 @@ class Moderator:
 
     async def amoderate(self, text: str, channel: str = "output", *, request: Request = ()) -> Moderated:
         """The same in an event loop, which goes on meanwhile."""
-        return await handed_over(partial(self.moderate, text, channel, request=request), self.answerers)
+        return await self.carry_out(partial(self.moderate, text, channel, request=request))
 
     async def stream(
         self, chunks: AsyncIterable[str], channel: str = "output", *, request: Request = ()
@@ -272,13 +272,13 @@ class Moderator:
         Raises :class:`ModerationFault`, :class:`RequestBlocked`, and :class:`TextBlocked` behind the last piece if the
         policy blocks; what ``chunks`` raises passes, and what is on hold then is not delivered.
         """
-        exchange = await handed_over(partial(self.exchange, request), self.answerers)
+        exchange = await self.carry_out(partial(self.exchange, request))
         async for channel, text in chunks:
-            for piece in await handed_over(partial(exchange.feed, channel, text), self.answerers):
+            for piece in await self.carry_out(partial(exchange.feed, channel, text)):
                 yield piece
             if exchange.blocked:
                 raise TextBlocked("the policy blocked the rest of the text")
-        for piece in await handed_over(exchange.finish, self.answerers):
+        for piece in await self.carry_out(exchange.finish):
             yield piece
         if exchange.blocked:
             raise TextBlocked("the policy blocked the rest of the text")
@@ -298,6 +298,14 @@ class Moderator:
         )
         exchange = Exchange(self.policy, self.detectors, facts, self.key, exchange_key=pseudonym_key, record=record)
         return ModeratedExchange(exchange, texts, self._turn)
+
+    async def carry_out(self, call: Callable[[], _Result]) -> _Result:
+        """What ``call`` returns, which uses the detectors: in its turn, and with the loop going on meanwhile."""
+        return await handed_over(partial(self._in_turn, call), self._answerers)
+
+    def _in_turn(self, call: Callable[[], _Result]) -> _Result:
+        with self._turn:
+            return call()
 
     async def _judged(
         self, run: "Callable[[Sequence[Window]], list[Answer]]", windows: "Sequence[Window]"

@@ -14,12 +14,12 @@ from functools import partial
 from multidict import CIMultiDict
 
 from cotguard.asgi.interface import Message, Send
-from cotguard.classifier.handover import Answerers, handed_over
 from cotguard.dialects.contract import Dialect, ErrorKind, Translator, UpstreamFault
 from cotguard.framing.json import JSONError
 from cotguard.gateway.encodings import Decoder, EncodingError
 from cotguard.gateway.headers import response_headers
 from cotguard.moderation.exchange import Exchange, ModerationFault
+from cotguard.moderator import Moderator
 from cotguard.telemetry.metrics import Metrics
 
 __all__ = ["Answer", "send_whole"]
@@ -59,7 +59,7 @@ class Answer:
         *,
         send: Send,
         limit: int,
-        answerers: Answerers,
+        moderator: Moderator,
         metrics: Metrics,
     ) -> None:
         self.over = False
@@ -69,7 +69,7 @@ class Answer:
         self._whole = whole
         self._send = send
         self._limit = limit
-        self._answerers = answerers
+        self._moderator = moderator
         self._metrics = metrics
         self._status = 0
         self._headers: dict[str, str] = {}
@@ -136,9 +136,9 @@ class Answer:
             await self._complete(bytes(self._body))
 
     async def _pass_on(self, translator: Translator, data: bytes, *, more: bool) -> None:
-        written = await handed_over(partial(translator.receive, data), self._answerers)
+        written = await self._moderator.carry_out(partial(translator.receive, data))
         if not more and not translator.finished:
-            written += await handed_over(translator.end, self._answerers)
+            written += await self._moderator.carry_out(translator.end)
         self.over = translator.finished or not more
         if written or self.over:
             await self._send({"type": "http.response.body", "body": written, "more_body": not self.over})
@@ -149,7 +149,7 @@ class Answer:
         if self._status >= 400:
             body, outcome = self._dialect.upstream_error(self._status, body), "upstream_error"
         else:
-            body = await handed_over(partial(self._whole, body), self._answerers)
+            body = await self._moderator.carry_out(partial(self._whole, body))
             outcome = _success(self._exchange)
         self.over = True
         self._count(self._status, outcome)

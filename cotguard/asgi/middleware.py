@@ -16,8 +16,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from cotguard.asgi.answer import Answer, send_whole
 from cotguard.asgi.interface import Application, Arriving, ClientGone, Receive, Rewritten, Scope, Send
-from cotguard.classifier.bundle import DEFAULT
-from cotguard.classifier.handover import handed_over, pause
+from cotguard.classifier.handover import pause
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.catalogue import dialects
 from cotguard.dialects.contract import Dialect, ErrorKind, Incoming, Refused, Translator
@@ -40,34 +39,29 @@ _FAILED = "Moderation failed; the request is not passed on."
 
 
 class ModerationMiddleware:
-    """Stands before ``app``. Made once; used in one event loop.
+    """Stands before ``app``, moderates by ``moderator``, which is its maker's to close. Used in one event loop.
 
     ``passthrough`` lists the other paths of the application that are reached, WebSockets too: whole paths, in which
     ``*`` stands for any text (``/static/*``). Nothing that passes there is moderated. ``max_request_bytes`` and
-    ``max_response_bytes`` are those of decoded bodies; a stream has no limit. The other arguments are those of
-    :class:`~cotguard.moderator.Moderator`, which says what is raised.
+    ``max_response_bytes`` are those of decoded bodies; a stream has no limit.
     """
 
     def __init__(
         self,
         app: Application,
-        policy: str = "balanced",
+        moderator: Moderator,
         *,
         passthrough: Sequence[str] = (),
-        bundle: str = DEFAULT,
-        hash_key: bytes = b"",
-        threads: int = 1,
-        deadline: float = 5,
         max_request_bytes: int = 32 * 2**20,
         max_response_bytes: int = 64 * 2**20,
         metrics: Metrics = METRICS,
     ) -> None:
         self._app = app
+        self._moderator = moderator
         self._passthrough = tuple(passthrough)
         self._max_request_bytes = max_request_bytes
         self._max_response_bytes = max_response_bytes
         self._metrics = metrics
-        self._moderator = Moderator(policy, bundle=bundle, hash_key=hash_key, threads=threads, deadline=deadline)
         self._findings = Findings(self._moderator.policy, self._moderator.detectors, pause)
         served = dialects()
         self._router = Router(served)
@@ -75,22 +69,13 @@ class ModerationMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI's entry."""
-        if scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
-        elif scope["type"] == "http":
+        if scope["type"] == "http":
             await self._answer(scope, receive, send)
-        elif self._passes(scope):
+        elif scope["type"] == "lifespan" or self._passes(scope):
             await self._app(scope, receive, send)
-        elif scope["type"] == "websocket":
+        else:  # a WebSocket
             await receive()
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
-
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The application's life; what was opened here is closed at its end."""
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._moderator.close()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         dialect = self._default
@@ -146,7 +131,7 @@ class ModerationMiddleware:
         try:
             fields, file = prepared.fields, prepared.file
             strings = Unmoderated(prepared.document, fields or [], {}, match.parameters, asked, file=file is not None)
-            await handed_over(partial(moderate, strings, dialect, exchange), self._moderator.answerers)
+            await self._moderator.carry_out(partial(moderate, strings, dialect, exchange))
             content_type, body = "application/json", dumps(prepared.document)
             if fields is not None:
                 form = written_form(fields, file)()
@@ -177,7 +162,7 @@ class ModerationMiddleware:
         exchange = self._exchange(RequestFacts())
         try:
             strings = Unmoderated(document, [], {}, match.parameters, query)
-            await handed_over(partial(moderate, strings, dialect, exchange), self._moderator.answerers)
+            await self._moderator.carry_out(partial(moderate, strings, dialect, exchange))
         finally:
             self._metrics.account(exchange)
         body = dumps(document) if posted else b""
@@ -205,7 +190,7 @@ class ModerationMiddleware:
             whole,
             send=send,
             limit=self._max_response_bytes,
-            answerers=self._moderator.answerers,
+            moderator=self._moderator,
             metrics=self._metrics,
         )
 
