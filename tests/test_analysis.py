@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -261,8 +260,8 @@ async def test_a_fault_is_an_error_without_content(make_port: MakePort, caplog: 
     assert "ann.lee" not in caplog.text
 
 
-async def test_a_new_policy_holds_for_the_next_question(make_port: MakePort, tmp_path: Path) -> None:
-    port = await make_port(rules("allow", "known_values: {values: [Bluebird]}\ndefault: redact\n"))
+async def test_a_new_policy_holds_for_the_next_question(make_port: MakePort) -> None:
+    port = await make_port(parse(RULES.replace("EMAIL_ADDRESS", "IBAN_CODE") + "redact\n", "t.yaml", None))
     assert await port.ask("/analyze", {"text": MAIL}) == (200, [])
     policy = rules("redact")
     port.analyst.moderation = Moderation(policy, build(policy))

@@ -162,6 +162,6 @@ def _progress(walked: Callable[[], Iterator[Entry]]) -> Iterator[Callable[[int],
 
     console = Console(stderr=True)
     columns = (TextColumn("scanning"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
         task = progress.add_task("", total=sum(entry.bytes for entry in walked()))
         yield lambda read: progress.advance(task, read)
