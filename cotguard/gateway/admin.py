@@ -6,6 +6,7 @@ from aiohttp import hdrs, web
 from prometheus_client.exposition import choose_encoder
 
 from cotguard.gateway.admin_access import access
+from cotguard.gateway.analysis import Answer, add_analysis
 from cotguard.gateway.app import Gateway
 
 __all__ = ["GatewayState", "State", "create_admin_app"]
@@ -20,6 +21,10 @@ class State(Protocol):
 
     async def metrics(self, accept: str) -> bytes:
         """The exposition in the format that an ``Accept`` header asks for."""
+        ...
+
+    async def analysis(self, path: str, body: bytes) -> Answer:
+        """The answer to another gateway's question (:mod:`cotguard.gateway.analysis`)."""
         ...
 
 
@@ -39,9 +44,14 @@ class GatewayState:
     async def metrics(self, accept: str) -> bytes:
         return self._gateway.metrics.expose(accept)
 
+    async def analysis(self, path: str, body: bytes) -> Answer:
+        return await self._gateway.analyst.answer(path, body)
+
 
 def create_admin_app(state: State, token: str = "") -> web.Application:
     """``/healthz`` says the process lives, ``/readyz`` that it takes requests, ``/metrics`` is for Prometheus.
+
+    Other gateways ask there what a text holds (:mod:`cotguard.gateway.analysis`).
 
     ``token``: who may use anything but the first two (:mod:`cotguard.gateway.admin_access`).
     """
@@ -62,4 +72,5 @@ def create_admin_app(state: State, token: str = "") -> web.Application:
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
+    add_analysis(app, state.analysis)
     return app

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cotguard.classifier.handover import Answerers
 from cotguard.config.settings import Settings
 from cotguard.detectors.contract import Detector
+from cotguard.detectors.registry import classifier_among
 from cotguard.gateway.sealing import store_of
 from cotguard.guard.client import GuardClient
 from cotguard.guard.detector import Guard
@@ -57,7 +58,7 @@ class Staff:
 
     def engage(self, detectors: Sequence[Detector]) -> None:
         """Have everybody there whom ``detectors`` ask. Those who are there stay, so exchanges under way lose nobody."""
-        self._classifier = self._classifier or _classifier(detectors)
+        self._classifier = self._classifier or classifier_among(detectors)
         for each in detectors:
             if isinstance(each, Guard):
                 self._guards.setdefault(each.answerer, each)
@@ -110,12 +111,3 @@ def _inference(classifier: "Classifier", settings: Settings, metrics: Metrics, t
         else Replicas(classifier, settings.served, metrics)
     )
     return Inference(judge, deadline=settings.classifier_deadline, metrics=metrics, tracing=tracing)
-
-
-def _classifier(detectors: Sequence[Detector]) -> "Classifier | None":
-    """The classifier among them. Its module is loaded only if it is there."""
-    if all(each.name != "classifier" for each in detectors):
-        return None
-    from cotguard.classifier.detector import Classifier
-
-    return next((each for each in detectors if isinstance(each, Classifier)), None)

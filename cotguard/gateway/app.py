@@ -33,6 +33,7 @@ from cotguard.dialects.routes import Match, RefusedRoute, Router
 from cotguard.gateway.accounts import Accounts
 from cotguard.gateway.active import Active
 from cotguard.gateway.admission import Admission
+from cotguard.gateway.analysis import Analyst
 from cotguard.gateway.answerers import Staff
 from cotguard.gateway.call import Call
 from cotguard.gateway.encodings import EncodingError, TooLargeError
@@ -95,6 +96,7 @@ class Gateway:
         self.staff.engage(_detectors(moderations))
         hash_key = settings.hash_key.encode() or secrets.token_bytes(32)
         self._requests = Requests(self.staff, self._accounts, self._pins, hash_key)
+        self.analyst = Analyst(lambda: self._active.moderations[OWN], self.staff.answerers, hash_key, metrics)
         self._responses = Responses(self.staff, self._accounts, metrics)
         self._active = self._made(settings, moderations, self._reception(settings), keys or key_ring(settings))
 

@@ -4,16 +4,17 @@ A body must come as a whole within the client's timeout and a second more for ev
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from typing import Protocol
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 
 from cotguard.dialects.contract import ErrorKind, Incoming, Refused
 from cotguard.dialects.routes import Match
 from cotguard.gateway.encodings import Decoder
 from cotguard.gateway.form import read_form
 
-__all__ = ["read_incoming", "read_json"]
+__all__ = ["Content", "Received", "read_incoming", "read_json"]
 
 _LEAST_RATE = 16 * 1024
 """Bytes a second that a client sends at least."""
@@ -21,8 +22,32 @@ _LEAST_RATE = 16 * 1024
 _TOO_SLOW = "The request's body came too slowly."
 
 
+class Content(Protocol):
+    """A body as it arrives."""
+
+    def iter_any(self) -> AsyncIterator[bytes]:
+        """Its pieces."""
+        ...
+
+
+class Received(Protocol):
+    """A request, whoever serves it (aiohttp's class is one): what is read of it here."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def content_type(self) -> str: ...
+
+    @property
+    def charset(self) -> str | None: ...
+
+    @property
+    def content(self) -> Content: ...
+
+
 async def read_incoming(
-    request: web.Request, match: Match, query: Mapping[str, str], limit: int, client_timeout: float
+    request: Received, match: Match, query: Mapping[str, str], limit: int, client_timeout: float
 ) -> Incoming:
     """The request on the route of ``match``, of at most ``limit`` bytes when decoded.
 
@@ -39,7 +64,7 @@ async def read_incoming(
     return Incoming(route, parameters, query, b"", fields, file)
 
 
-async def read_json(request: web.Request, limit: int, client_timeout: float, *, untyped: bool = False) -> bytes:
+async def read_json(request: Received, limit: int, client_timeout: float, *, untyped: bool = False) -> bytes:
     """The decoded body, which the client says is JSON. ``untyped``: clients of this path may leave that out."""
     charset = request.charset or "utf-8"
     typed = hdrs.CONTENT_TYPE in request.headers or not untyped
@@ -48,7 +73,7 @@ async def read_json(request: web.Request, limit: int, client_timeout: float, *, 
     return await _decoded(request, limit, client_timeout)
 
 
-async def _decoded(request: web.Request, limit: int, client_timeout: float) -> bytes:
+async def _decoded(request: Received, limit: int, client_timeout: float) -> bytes:
     if "x-body-compressed" in request.headers:
         raise Refused(415, ErrorKind.UNSUPPORTED, "x-body-compressed is not accepted; use Content-Encoding.")
     decoder = Decoder(request.headers.get(hdrs.CONTENT_ENCODING, ""), limit)

@@ -40,7 +40,16 @@ from cotguard.gateway.reports import Reporter
 from cotguard.gateway.sealing import key_ring
 from cotguard.gateway.tls import context_of, follow
 from cotguard.gateway.watching import Stamps, stamps_of
-from cotguard.gateway.workers import READINESS, RELOAD, SNAPSHOT, STOP_SIGNALS, AdminPort, serve_workers, url_of
+from cotguard.gateway.workers import (
+    ANALYSIS,
+    READINESS,
+    RELOAD,
+    SNAPSHOT,
+    STOP_SIGNALS,
+    AdminPort,
+    serve_workers,
+    url_of,
+)
 from cotguard.sealing.keyring import KeyRing
 from cotguard.telemetry import logs
 from cotguard.telemetry.metrics import METRICS
@@ -159,10 +168,23 @@ def _work(prepared: _Prepared, channel: socket.socket, admin: str) -> None:
 async def _serve_shared(prepared: _Prepared, channel: socket.socket, admin: str) -> None:
     gateway, reloader = prepared.gateway()
 
-    async def metrics() -> Snapshot:
+    state = GatewayState(gateway)
+
+    async def metrics(_: object) -> Snapshot:
         return snapshot(gateway.metrics.registry)
 
-    answers = {SNAPSHOT: metrics, READINESS: GatewayState(gateway).hindrance, RELOAD: reloader.reload}
+    async def readiness(_: object) -> str:
+        return await state.hindrance()
+
+    async def reload(_: object) -> str:
+        return await reloader.reload()
+
+    async def analysis(asked: tuple[str, str]) -> tuple[int, str]:
+        path, body = asked
+        status, answer = await state.analysis(path, body.encode("latin-1"))
+        return status, answer.decode("latin-1")
+
+    answers = {SNAPSHOT: metrics, READINESS: readiness, RELOAD: reload, ANALYSIS: analysis}
     reporter = Reporter(answers, unasked=SNAPSHOT)
     async with _data_port(gateway, reloader, admin, Manager(), shared=True) as stop:
         await reporter.start(channel)

@@ -29,13 +29,14 @@ import uvloop
 from aiohttp import web
 
 from cotguard.gateway.admin import create_admin_app
+from cotguard.gateway.analysis import Answer
 from cotguard.gateway.notify import Manager
 from cotguard.gateway.reports import Reports
 from cotguard.gateway.tls import TlsFiles, context_of, follow
 from cotguard.telemetry.metrics import Metrics
 from cotguard.telemetry.totals import Totals
 
-__all__ = ["READINESS", "RELOAD", "SNAPSHOT", "STOP_SIGNALS", "AdminPort", "serve_workers", "url_of"]
+__all__ = ["ANALYSIS", "READINESS", "RELOAD", "SNAPSHOT", "STOP_SIGNALS", "AdminPort", "serve_workers", "url_of"]
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SNAPSHOT = "snapshot"
@@ -44,6 +45,8 @@ READINESS = "readiness"
 """A question to a worker: why it takes no requests, empty when it does."""
 RELOAD = "reload"
 """A request to a worker: load the configuration anew. The answer is why it cannot be used, empty if it is in force."""
+ANALYSIS = "analysis"
+"""A question of another gateway: a path and a body. Bodies are told in Latin-1, whatever they are in."""
 
 _LOG = logging.getLogger("cotguard.workers")
 _SILENT = "a worker does not answer"
@@ -54,6 +57,7 @@ _METRICS_SECONDS = 1.0
 _REFRESH_SECONDS = 1.0
 """How often workers are asked without a scrape: so much of its accounts is lost at most when one is killed."""
 _RELOAD_SECONDS = 60.0
+_ANALYSIS_SECONDS = 60.0
 _URL_BYTES = 1024
 _FORK = multiprocessing.get_context("fork")
 
@@ -106,6 +110,7 @@ class _Main:
         self._metrics = Metrics()  # of this process: the admin port's certificate
         self._totals = Totals(self._metrics.registry)
         self._started = 0
+        self._asked = 0
         self._workers: dict[int, Reports] = {}  # those that serve, by the number of their start
 
     async def serve(self, admin: AdminPort) -> None:
@@ -192,6 +197,17 @@ class _Main:
         asked = (reports.ask(RELOAD, within=_RELOAD_SECONDS) for reports in self._workers.values())
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return [answer if isinstance(answer, str) else _SILENT for answer in answers if answer]
+
+    async def analysis(self, path: str, body: bytes) -> Answer:
+        if not self._workers:
+            return 503, b'{"error": "No worker serves now."}'
+        self._asked += 1
+        reports = list(self._workers.values())[self._asked % len(self._workers)]
+        try:
+            status, answer = await reports.ask(ANALYSIS, [path, body.decode("latin-1")], within=_ANALYSIS_SECONDS)
+        except TimeoutError:
+            return 504, b'{"error": "A worker does not answer."}'
+        return status, answer.encode("latin-1")
 
     async def metrics(self, accept: str) -> bytes:
         await self._ask_all()
