@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import yaml
+from tls_kit import Authority
 
+from cotguard.config.commands import check_config
 from cotguard.config.settings import Settings
-from cotguard.config.sources import load_settings
-from cotguard.policy import load
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -25,14 +25,6 @@ CHART = DEPLOY / "helm" / "cotguard"
 GOLDEN = Path(__file__).parent / "golden"
 Manifest = dict[str, Any]
 """Any document of Kubernetes."""
-
-COMING = frozenset(
-    (
-        *("tls_cert", "tls_key", "tls_client_ca", "admin_tls_cert", "admin_tls_key"),
-        *("audit_dir", "drain_delay", "log_format", "max_exchanges"),
-    )
-)
-"""Settings that the configurations use and the gateway may not have yet."""
 
 
 def tool(name: str) -> str:
@@ -84,16 +76,13 @@ def accepted(files: Mapping[str, str], folder: Path) -> Settings:
         text = text.replace("/etc/cotguard", str(folder)).replace("/run/cotguard", str(folder / "run"))
         path.write_text(text, encoding="utf-8")
     config = folder / "cotguard.yaml"
-    settings: Manifest = yaml.safe_load(config.read_text(encoding="utf-8"))
-    there = {key: value for key, value in settings.items() if key in Settings.model_fields or key not in COMING}
-    config.write_text(yaml.safe_dump(there), encoding="utf-8")
-    for value in settings.values():
-        if str(value).startswith(str(folder / "run")):  # certificates
+    certificate, key = Authority(folder).server("server")
+    for name, value in yaml.safe_load(config.read_text(encoding="utf-8")).items():
+        if str(value).startswith(str(folder / "run")):
             Path(value).parent.mkdir(parents=True, exist_ok=True)
-            Path(value).touch()
+            shutil.copy(key if name.endswith("_key") else certificate, value)
     environment = dict.fromkeys(re.findall(r"\$\{(\w+)\}", files["cotguard.yaml"]), "value")
     environment["COTGUARD_ADMIN_TOKEN"] = "0" * 64
-    found = load_settings({}, environment, str(config))
-    load(found.policy)
+    found = check_config(str(config), environment).settings
     assert found.callers is None or found.authenticates
     return found
