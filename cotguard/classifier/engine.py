@@ -1,7 +1,8 @@
 """The model at work in this process: windows in, probabilities out.
 
 1. The execution provider is the first that works here of TensorRT, CUDA, OpenVINO and CPU. ONNX Runtime offers what it
-   was built for, whether its libraries are there or not.
+   was built for, whether its libraries are there or not; TensorRT it tries aloud, on standard output, where the line
+   that says the gateway is ready belongs.
 2. On the CPU windows are judged one by one, each by one thread: batches are no faster there. On a GPU windows of
    similar length go together, unless an answer would depend on the others of its batch
    (:attr:`~cotguard.classifier.bundle.Bundle.batches`).
@@ -9,6 +10,8 @@
 
 import os
 from collections.abc import Sequence
+from ctypes.util import find_library
+from importlib.util import find_spec
 from typing import Any
 
 # ONNX Runtime tells its makers of its use unless it is told not to, before it is loaded.
@@ -26,7 +29,7 @@ _PREFERRED = (
     "OpenVINOExecutionProvider",
     "CPUExecutionProvider",
 )
-_CUDA = _PREFERRED[1]
+_TENSORRT, _CUDA = _PREFERRED[:2]
 _CPU = _PREFERRED[-1]
 
 
@@ -39,7 +42,9 @@ class Engine:
     def __init__(self, bundle: Bundle, providers: Sequence[str] | None = None) -> None:
         self.bundle = bundle
         offered = onnxruntime.get_available_providers()
-        chosen = [name for name in providers or _PREFERRED if name in offered]
+        chosen = [
+            name for name in providers or _PREFERRED if name in offered and (name != _TENSORRT or _has_tensorrt())
+        ]
         if _CUDA in chosen:
             onnxruntime.preload_dlls()  # those that pip has installed, which the system's loader does not find
         options = onnxruntime.SessionOptions()
@@ -80,3 +85,8 @@ class Engine:
         except Exception as error:  # the library's own classes are not public, and their texts quote inputs
             raise InferenceError(f"the model failed: {type(error).__name__}") from None
         return self._tensors.answers(windows, found)
+
+
+def _has_tensorrt() -> bool:
+    """Whether TensorRT's libraries are installed, by the system or by pip."""
+    return find_library("nvinfer") is not None or find_spec("tensorrt_libs") is not None
