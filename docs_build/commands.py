@@ -1,6 +1,6 @@
 """The reference of the command line, from its parsers.
 
-argparse has no public way to look at a parser: what is private of it is used in the functions at the end only.
+argparse has no public way to look at a parser: so what is private of it is used.
 """
 
 import argparse
@@ -20,8 +20,7 @@ _EXAMPLES = "examples:\n"
 def options() -> frozenset[str]:
     """All flags of all commands."""
     parsers = [command_line(), *(parser for parser, _ in _commands(command_line()))]
-    groups = (group for parser in parsers for group in _groups(parser))
-    return frozenset(option for _, actions in groups for action in actions for option in action.option_strings)
+    return frozenset(option for parser in parsers for option in parser._option_string_actions)  # noqa: SLF001
 
 
 def reference() -> str:

@@ -13,6 +13,7 @@ __all__ = ["PAPERS", "listed", "reference"]
 PAPERS: Mapping[str, str] = {
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
+    "readme.md": "README.md",
     "security.md": "SECURITY.md",
     "threat-model.md": "THREAT_MODEL.md",
 }

@@ -87,6 +87,11 @@ class Page:
         return [token.content for token in self._inline if token.type == "code_inline"]
 
     @property
+    def words(self) -> list[str]:
+        """Texts between marks, and spans of code."""
+        return [token.content for token in self._inline if token.type in ("text", "code_inline")]
+
+    @property
     def links(self) -> list[str]:
         """Targets of links and images."""
         named = [(token, {"link_open": "href", "image": "src"}.get(token.type, "")) for token in self._inline]

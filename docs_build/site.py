@@ -18,7 +18,7 @@ from docs_build.pages import DOCS, ROOT
 __all__ = ["on_files", "on_page_markdown"]
 
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
-_PAGES = {source: name for name, source in PAPERS.items()} | {"README.md": "index.md"}
+_PAGES = {source: name for name, source in PAPERS.items()}
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
