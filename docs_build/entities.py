@@ -31,7 +31,9 @@ def _table(members: Collection[str], finders: Mapping[str, Collection[str]]) -> 
 
 def _finders() -> Mapping[str, Collection[str]]:
     manifest = load(DEFAULT).manifest
-    formats = [load_format(entry.name.removesuffix(".yaml")) for entry in (files("cotguard.guard") / "formats").iterdir()]
+    formats = [
+        load_format(entry.name.removesuffix(".yaml")) for entry in (files("cotguard.guard") / "formats").iterdir()
+    ]
     own = (PrivateKeyDetector, SeedPhrases, SystemPromptRecall, PromptInjection)
     return {
         "patterns": {entity for rule in RULES for entity in rule.also | {rule.entity}},

@@ -1,7 +1,7 @@
 """The generated parts of pages, and where they go.
 
-A part stands between ``<!-- NAME -->`` and ``<!-- end -->``, where its name is one of ``PARTS``. Other comments are left
-alone.
+A part stands between ``<!-- NAME -->`` and ``<!-- end -->``, where NAME is one of ``PARTS``. There is no other
+comment of this form.
 """
 
 import re

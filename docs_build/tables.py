@@ -1,7 +1,7 @@
 """Tables of keys, from a JSON Schema."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 __all__ = ["keys", "table", "takes", "text"]
