@@ -31,9 +31,7 @@ def _table(members: Collection[str], finders: Mapping[str, Collection[str]]) -> 
 
 def _finders() -> Mapping[str, Collection[str]]:
     manifest = load(DEFAULT).manifest
-    formats = [
-        load_format(entry.name.removesuffix(".yaml")) for entry in (files("cotguard.guard") / "formats").iterdir()
-    ]
+    names = [entry.name.removesuffix(".yaml") for entry in (files("cotguard.guard") / "formats").iterdir()]
     own = (PrivateKeyDetector, SeedPhrases, SystemPromptRecall, PromptInjection)
     return {
         "patterns": {entity for rule in RULES for entity in rule.also | {rule.entity}},
@@ -41,5 +39,5 @@ def _finders() -> Mapping[str, Collection[str]]:
         "your list": {"KNOWN_VALUE"},
         "comparing with the first definition": {"TOOL_CHANGED"},
         "the classifier": {*manifest.entities.values(), *manifest.hazard_entities.values()},
-        "a guard model": {entity for each in formats for entity in each.hazards},
+        "a guard model": {entity for name in names for entity in load_format(name).hazards},
     }
