@@ -21,7 +21,7 @@ from cotguard.config.errors import SettingsError
 from cotguard.policy import PolicyError, load, ready_policies
 from cotguard.scan import command as scanning
 
-__all__ = ["main"]
+__all__ = ["command_line", "main"]
 
 _USAGE_ERROR = 2
 
@@ -50,7 +50,7 @@ is refused at once, also by gateways that are running."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 for a fault, 2 for wrong usage or input."""
-    arguments = _parser().parse_args(argv)
+    arguments = command_line().parse_args(argv)
     try:
         return int(arguments.run(arguments))
     except (PolicyError, SettingsError, BundleError, KeyStoreError) as error:
@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="cotguard",
         description="Moderates reasoning traces and answers of language models while they stream.",
