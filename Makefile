@@ -97,6 +97,10 @@ schema: $(READY) ## write the JSON Schemas of policies and of config files
 	$(BIN)/python -m cotguard.policy.schema
 	$(BIN)/python -m cotguard.config.schema
 
+docs: $(READY) ## the generated parts of pages, and the site: site/index.html
+	$(BIN)/python -m docs_build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 golden: $(BIN)/helm ## render deploy/ to tests/golden
 	for values in default gpu locked-down sidecar; do \
 		$(BIN)/helm template cotguard deploy/helm/cotguard --namespace llm \
@@ -132,4 +136,4 @@ train-smoke: $(TRAIN_READY) ## all of that on a small sample, in a temporary fol
 	cat "$$folder/out/trade-off.md"
 
 clean: ## remove what the targets made
-	rm -rf .venv $(MLSERVER) $(PYTRITON) $(TOOLS) sbom.json build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv $(MLSERVER) $(PYTRITON) $(TOOLS) sbom.json site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
