@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -22,7 +23,9 @@ from cotguard.classifier.detector import Classifier
 from cotguard.classifier.inference import Inference
 from cotguard.classifier.tensors import Answer, Window
 from cotguard.gateway.app import create_app
+from cotguard.gateway.settings import Settings
 from cotguard.policy import parse
+from cotguard.telemetry.metrics import Metrics
 
 REQUEST = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "x"}]}
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -266,7 +269,7 @@ async def test_a_large_body_has_more_time(upstream: Upstream, make_proxy: ProxyF
 async def test_a_head_that_comes_too_slowly(make_proxy: ProxyFactory) -> None:
     """Whether a byte comes now and then or none: what `serve` relies on of its HTTP server."""
     proxy = await make_proxy()
-    app = create_app(proxy.gateway)
+    app = create_app(proxy.gateway.settings, proxy.gateway)
     app.on_cleanup.clear()  # it is the other's gateway
     runner = web.AppRunner(app, keepalive_timeout=0.3)
     await runner.setup()
@@ -303,11 +306,38 @@ async def test_a_client_that_takes_nothing_of_a_whole_response(upstream: Upstrea
             process = psutil.Process(served.process.pid)
 
             async def is_dropped() -> bool:
-                peers: list[tuple[object, ...]] = [tuple(each.raddr) for each in process.net_connections()]
-                return port not in [peer[1] for peer in peers if len(peer) > 1]
+                return port not in [getattr(each.raddr, "port", 0) for each in process.net_connections()]
 
             await asyncio.wait_for(upstream.asked.wait(), 5)
             assert not await is_dropped()
             await until(is_dropped)
         assert await served.count('cotguard_requests_total{dialect="chat_completions",outcome="ok",status="200"}') == 1
         assert await served.end() == 0
+
+
+# --- The page about it -------------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[1] / "docs/overload.md").read_text(encoding="utf-8")
+
+
+def test_the_page_names_what_there_is() -> None:
+    exposed = Metrics().expose().decode()
+    names = set(re.findall(r"cotguard_\w+", PAGE))
+    assert names
+    assert not [name for name in names if f"# TYPE {name} " not in exposed]
+    defaults = dict(re.findall(r"(?m)^\| `(\w+)` \| ([\d]+)(?: s| MiB)? \|", PAGE))
+    assert len(defaults) == 7
+    for name, told in defaults.items():
+        default = Settings.model_fields[name].default
+        assert default in (int(told), int(told) * 2**20), name
+
+
+def test_the_pages_formula_gives_its_table() -> None:
+    rows = re.findall(r"(?m)^\| (`.*`) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", PAGE)
+    assert len(rows) == 4
+    capacity = (Path(__file__).parents[1] / "docs/capacity.md").read_text(encoding="utf-8")
+    for name, *numbers in rows:
+        cost, streams, exchanges, waiting = map(int, numbers)
+        assert streams == int(0.6 / (50 * cost * 1e-6))
+        assert (exchanges, waiting) == (int(1.5 * streams), int(int(1.5 * streams) / 20 * 10))
+        assert f"| 1,000 | `{name.replace('`', '')}` | {streams} |" in capacity

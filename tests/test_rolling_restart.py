@@ -79,9 +79,11 @@ class Balancer:
             host, port = runner.addresses[0]
             self.url = f"http://{host}:{port}"
             probing = asyncio.create_task(self.probe())
-            yield
-            probing.cancel()
-            await runner.cleanup()
+            try:
+                yield
+            finally:
+                probing.cancel()
+                await runner.cleanup()
 
 
 HEADERS = {"Content-Type": "application/json"}
@@ -94,11 +96,18 @@ class Load:
         self.outcomes: Counter[str] = Counter()
         self._url = url
         self._stopping = asyncio.Event()
-        self._clients = [asyncio.create_task(self._ask_on()) for _ in range(clients)]
+        self._clients = clients
 
-    async def stop(self) -> None:
-        self._stopping.set()
-        await asyncio.gather(*self._clients)
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        clients = [asyncio.create_task(self._ask_on()) for _ in range(self._clients)]
+        try:
+            yield
+            self._stopping.set()
+            await asyncio.gather(*clients)
+        finally:
+            for client in clients:
+                client.cancel()
 
     async def _ask_on(self) -> None:
         async with aiohttp.ClientSession() as session:
@@ -139,16 +148,16 @@ async def roll(upstream: Upstream, folder: Path, rounds: int, clients: int) -> C
         for gateway in balancer.gateways:
             await balancer.knows(gateway)
         load = Load(balancer.url, clients)
-        for _ in range(2 * rounds):
-            replacement = await stack.enter_async_context(serving(upstream.url, folder, **settings))
-            balancer.gateways.append(replacement)
-            await balancer.knows(replacement)
-            leaving = balancer.gateways[0]
-            leaving.process.send_signal(signal.SIGTERM)
-            await balancer.knows(leaving, ready=False)
-            assert await asyncio.wait_for(leaving.process.wait(), 15) == 0
-            balancer.gateways.remove(leaving)
-        await load.stop()
+        async with load.running():
+            for _ in range(2 * rounds):
+                replacement = await stack.enter_async_context(serving(upstream.url, folder, **settings))
+                balancer.gateways.append(replacement)
+                await balancer.knows(replacement)
+                leaving = balancer.gateways[0]
+                leaving.process.send_signal(signal.SIGTERM)
+                await balancer.knows(leaving, ready=False)
+                assert await asyncio.wait_for(leaving.process.wait(), 15) == 0
+                balancer.gateways.remove(leaving)
         return load.outcomes
 
 
