@@ -1,0 +1,125 @@
+"""The tables of this folder as cases: placeholders filled in, names checked."""
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import brotli
+import yaml
+import zstandard
+
+__all__ = ["FOLDER", "LIMIT", "TEXT", "Case", "counts", "plain", "requests"]
+
+FOLDER = Path(__file__).parent
+TEXT = "the case"
+LIMIT = 2**20
+"""Bytes of the largest request that the gateway takes."""
+
+_POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
+_HIDDEN = "the hidden one"
+_REPEATED = re.compile(rb"<(.)\*(\d+)>")
+_NAMED = re.compile(rb"<([A-Za-z0-9-]+)>")
+_KEYS = frozenset({"name", "why", "send", "answers", "pure", "passes", "says"})
+
+
+class Case(NamedTuple):
+    """A row of the table. ``answers`` by parser."""
+
+    group: str
+    name: str
+    data: bytes
+    answers: Mapping[str, list[int]]
+    passes: Mapping[str, str]
+    says: str
+
+    @property
+    def to_head(self) -> bool:
+        """Whether the answer has no body."""
+        return self.data.startswith(b"HEAD ")
+
+
+def _body(text: str) -> bytes:
+    return json.dumps({"model": "m", "messages": [{"role": "user", "content": text}]}, separators=(",", ":")).encode()
+
+
+def plain(text: str) -> bytes:
+    """A request that nobody could object to."""
+    body = _body(text)
+    return _POST + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def _deflated(data: bytes) -> bytes:
+    return zlib.compress(data)
+
+
+@cache
+def _named() -> Mapping[str, bytes]:
+    """What stands for the names in angle brackets."""
+    body, hidden = _body(TEXT), plain(_HIDDEN)
+    packed, bomb = gzip.compress(body), b" " * (LIMIT + 1)
+    zstd = zstandard.ZstdCompressor().compress
+    found = {
+        "body": body,
+        "hidden": hidden,
+        "quoted": _body("POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\n\r\n"),
+        "utf-16": body.decode().encode("utf-16"),
+        "bom": b"\xef\xbb\xbf" + body,
+        "twice": body.replace(b'"model":"m"', b'"model":"other","model":"m"'),
+        "two": body + b"\n" + body,
+        "gzip": packed,
+        "gzip-gzip": gzip.compress(packed),
+        "gzip-tail": packed + hidden,
+        "gzip-cut": packed[:-8],
+        "gzip-sum": packed[:-8] + bytes(8),
+        "gzip-bomb": gzip.compress(bomb),
+        "gzip-members": gzip.compress(b"") * 2000 + packed,
+        "deflate-tail": _deflated(body) + hidden,
+        "deflate-cut": _deflated(body)[:-4],
+        "deflate-bomb": _deflated(bomb),
+        "br-tail": brotli.compress(body) + hidden,
+        "br-bomb": brotli.compress(bomb, quality=1),
+        "zstd-tail": zstd(body) + hidden,
+        "zstd-bomb": zstd(bomb),
+    }
+    lengths = {f"{name}-length": b"%d" % len(data) for name, data in found.items()}
+    return found | lengths | {
+        "post": _POST,
+        "length": b"%d" % len(body),
+        "hex": b"%x" % len(body),
+        "HEX": b"%X" % len(body),
+        "chunked": b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body),
+        "bytewise": b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n",
+        "fields": b"".join(b"X-%d: a\r\n" % number for number in range(1000)),
+        "trailers": b"".join(b"X-%d: a\r\n" % number for number in range(10_000)),
+    }
+
+
+def _filled(text: str) -> bytes:
+    data = _REPEATED.sub(lambda found: found[1] * int(found[2]), text.encode("latin-1"))
+    return _NAMED.sub(lambda found: _named()[found[1].decode()], data)
+
+
+def _case(group: str, row: Mapping[str, Any]) -> Case:
+    assert {"name", "why", "send", "answers"} <= row.keys() <= _KEYS, row["name"]
+    answers = {"compiled": row["answers"], "pure": row.get("pure", row["answers"])}
+    return Case(group, row["name"], _filled(row["send"]), answers, row.get("passes", {}), row.get("says", TEXT))
+
+
+def _table(name: str) -> dict[str, list[dict[str, Any]]]:
+    table: dict[str, list[dict[str, Any]]] = yaml.safe_load((FOLDER / name).read_text("utf-8"))
+    return table
+
+
+def requests() -> list[Case]:
+    """The cases of ``requests.yaml``."""
+    return [_case(group, row) for group, rows in _table("requests.yaml").items() for row in rows]
+
+
+def counts(name: str) -> dict[str, int]:
+    """How many cases each class of a table has."""
+    return {group: len(rows) for group, rows in _table(name).items()}
