@@ -46,11 +46,16 @@ _RESPONSE = frozenset(
 )
 _RATE_LIMIT = re.compile(r"(x|anthropic)-ratelimit-[a-z-]{1,40}\Z")
 _VALUE = re.compile(r"[\x20-\x7e]{0,256}\Z")
+_PRINTABLE = re.compile(r"[\x20-\x7e]*")
 
 
 def request_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers for the upstream: the allowed ones of the client's, each once and in lower case, and ours."""
-    passed = {lower: value for name, value in headers.items() if (lower := name.lower()) in _REQUEST}
+    """Headers for the upstream: the allowed ones of the client's, printable, each once and in lower case, and ours."""
+    passed = {
+        lower: value
+        for name, value in headers.items()
+        if (lower := name.lower()) in _REQUEST and _PRINTABLE.fullmatch(value)
+    }
     return passed | {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 
 

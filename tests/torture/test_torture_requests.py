@@ -6,7 +6,9 @@ in it; and the connection is either closed or serves the next request with its o
 """
 
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import NamedTuple
 
@@ -33,7 +35,7 @@ def setting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     upstream, folder = Upstream(), tmp_path_factory.mktemp("torture")
     with (
         listening(upstream) as url,
-        gateway_process(url, folder, request.param, max_request_bytes=LIMIT) as gateway,
+        gateway_process(url, folder, request.param, max_request_bytes=LIMIT, idle_timeout=1) as gateway,
     ):
         with Client(gateway.address) as client:
             client.send(plain("x"))
@@ -43,13 +45,15 @@ def setting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def _follow(client: Client) -> None:
-    """Send a plain request on the same connection: it gets its own answer or none."""
+    """Send a plain request on the same connection: it gets its own answer, or the connection is at its end."""
     text = f"number {next(_NUMBERS)}"
     client.send(plain(text))
     answer = client.answer()
-    if answer is not None:
-        assert answer.status == 200
+    if answer is not None and answer.status == 200:
         assert said_in(answer.body) == f"You said: {text}"
+    elif answer is not None:
+        assert answer.status == 400
+        assert client.answer() is None
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=f"{case.group}: {case.name}") for case in requests()])
@@ -85,6 +89,26 @@ def _check(received: Received, case: Case, usual: Received) -> None:
     assert usual.body is not None
     assert said_in(received.body) == case.says
     assert received.body == plain(case.says).partition(b"\r\n\r\n")[2] or received.body == usual.body
+
+
+def test_chunks_that_come_behind_the_head(setting: Setting) -> None:
+    """A head that is fine has been read, and its body waited for, when the malformed chunk comes."""
+
+    def status(case: Case) -> int | None:
+        head, blank, body = case.data.partition(b"\r\n\r\n")
+        with Client(setting.gateway.address) as client:
+            client.send(head + blank)
+            time.sleep(0.05)
+            client.send(body)
+            answer = client.answer()
+            return answer and answer.status
+
+    setting.upstream.reset()
+    cases = [case for case in requests() if case.group == "chunks" and 400 in case.answers[setting.parser]]
+    with ThreadPoolExecutor(len(cases)) as pool:
+        found = dict(zip([case.name for case in cases], pool.map(status, cases), strict=True))
+    assert [name for name, status in found.items() if status not in (400, 408)] == []
+    assert setting.upstream.received == []
 
 
 def test_the_log_quotes_no_request(setting: Setting) -> None:
