@@ -1,6 +1,6 @@
 """One target's run: seeds written to a folder, libFuzzer told for how long, its figures on the terminal.
 
-A finding ends the run: libFuzzer writes the input that made it beside the corpus, and says how it is run again.
+A finding ends the run; the input that made it lies beside the corpus, for ``--input``.
 """
 
 import argparse
@@ -36,6 +36,16 @@ def run(target: str, check: Callable[[bytes], None], seeds: Iterable[bytes], mut
     corpus.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         (corpus / sha256(seed).hexdigest()[:32]).write_bytes(seed)
-    arguments = [f"-max_total_time={options.seconds}", f"-max_len={_LONGEST}", "-timeout=10", "-print_final_stats=1"]
-    atheris.Setup([target, *arguments, f"-artifact_prefix={_BUILD}/{target}-", str(corpus)], check, custom_mutator=mutate)
+
+    def checked(data: bytes) -> None:
+        try:
+            check(data)
+        except Exception:
+            finding = _BUILD / f"{target}-finding-{sha256(data).hexdigest()[:16]}"
+            finding.write_bytes(data)  # libFuzzer's own way loses it where its alarm comes first
+            print(f"the input is in {finding}", file=sys.stderr)
+            raise
+
+    arguments = [f"-max_total_time={options.seconds}", f"-max_len={_LONGEST}", "-timeout=10", "-print_final_stats=1", f"-artifact_prefix={_BUILD}/{target}-"]
+    atheris.Setup([target, *arguments, str(corpus)], checked, custom_mutator=mutate)
     atheris.Fuzz()

@@ -58,19 +58,19 @@ def _subject(client: Client, *, streamed: bool) -> Subject:
 SUBJECTS = [_subject(client, streamed=streamed) for client in CLIENTS for streamed in (True, False)]
 
 
-def _streamed(subject: Subject, cuts: Sequence[bytes]) -> bytes:
-    """What the client gets of a body that comes in these pieces."""
+def _streamed(subject: Subject, cuts: Sequence[bytes]) -> tuple[bytes, bool]:
+    """What the client gets of a body that comes in these pieces, and whether that is a whole response."""
     translator = subject.translator()
     out = b""
     try:
         for cut in cuts:
             out += translator.receive(cut)
             if translator.finished:
-                return out
-        return out + translator.end()
+                return out, True
+        return out + translator.end(), True
     except (UpstreamFault, ModerationFault) as fault:
         kind = fault.kind if isinstance(fault, UpstreamFault) else ErrorKind.MODERATION_FAILED
-        return out + translator.fail(kind, "A fault.")
+        return out + translator.fail(kind, "A fault."), False
 
 
 def _documents(framing: Framing, out: bytes) -> list[tuple[str, Any]]:
@@ -101,12 +101,14 @@ def check(data: bytes) -> None:
             return
         _check_secrets([("", json.loads(out))])
         return
-    whole = _streamed(subject, [body])
+    whole, complete = _streamed(subject, [body])
     documents = _documents(subject.framing(), whole)
     _check_secrets(documents)
-    cut = _documents(subject.framing(), _streamed(subject, list(pieces(body))))
+    pieced, as_well = _streamed(subject, list(pieces(body)))
+    cut = _documents(subject.framing(), pieced)
     _check_secrets(cut)
-    assert agree(said(documents), said(cut)), "the cuts show"
+    assert as_well is complete, "the cuts make a fault"
+    assert agree(said(documents), said(cut), complete=complete), "the cuts show"
 
 
 def seeds() -> Iterator[bytes]:

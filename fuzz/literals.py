@@ -25,8 +25,7 @@ class _Session:
     def __init__(self, values: Sequence[str], context: str) -> None:
         self._values = values
         self._text = context
-        self._origin = len(context)
-        self._searched = 0
+        self._origin = self._searched = len(context)  # what ends there is another channel's
 
     def advance(self, text: str, final: bool) -> tuple[Sequence[Span], int]:
         self._text += text

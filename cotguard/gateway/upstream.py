@@ -6,10 +6,13 @@ from urllib.parse import urlencode
 
 import aiohttp
 from aiohttp import hdrs
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from cotguard.callers.credentials import injected, without_credentials
 from cotguard.dialects.routes import Match
+from cotguard.gateway.body import interrupted
+from cotguard.gateway.connections import Connections
 from cotguard.gateway.encodings import Decoder
 from cotguard.gateway.headers import lower, request_headers
 from cotguard.gateway.outgoing import Outgoing
@@ -65,8 +68,11 @@ class Upstream:
         decoder = Decoder(response.headers.get(hdrs.CONTENT_ENCODING, ""), self._settings.max_response_bytes)
         body = bytearray()
         while True:
-            async with asyncio.timeout(self._settings.idle_timeout):
-                data = await response.content.readany()
+            try:
+                async with asyncio.timeout(self._settings.idle_timeout):
+                    data = await response.content.readany()
+            except HttpProcessingError as error:
+                raise interrupted(error) from None
             if not data:
                 return bytes(body)
             body += decoder.feed(data)
@@ -80,7 +86,7 @@ class Upstream:
         """The session, made in the running loop."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+                connector=Connections(limit=0, keepalive_timeout=30),
                 # The limit of silence is the pump's: aiohttp's would set a timer for every read.
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout),
                 cookie_jar=aiohttp.DummyCookieJar(),

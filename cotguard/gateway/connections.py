@@ -1,0 +1,23 @@
+"""Connections to the upstream that are kept between exchanges.
+
+aiohttp does not look whether something came on a kept connection while nobody asked, and would take it for the answer
+to the next request: the answer to somebody else's, if an upstream answers twice or late.
+"""
+
+import aiohttp
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+
+__all__ = ["Connections"]
+
+
+class Connections(aiohttp.TCPConnector):
+    """A connector that closes kept connections on which something came unasked."""
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            if connection.protocol is not None and not connection.protocol.should_close:
+                return connection
+            connection.close()
+        return None
