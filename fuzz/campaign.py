@@ -46,6 +46,12 @@ def run(target: str, check: Callable[[bytes], None], seeds: Iterable[bytes], mut
             print(f"the input is in {finding}", file=sys.stderr)
             raise
 
-    arguments = [f"-max_total_time={options.seconds}", f"-max_len={_LONGEST}", "-timeout=10", "-print_final_stats=1", f"-artifact_prefix={_BUILD}/{target}-"]
+    arguments = [
+        f"-max_total_time={options.seconds}",
+        f"-max_len={_LONGEST}",
+        "-timeout=10",
+        "-print_final_stats=1",
+        f"-artifact_prefix={_BUILD}/{target}-",
+    ]
     atheris.Setup([target, *arguments, str(corpus)], checked, custom_mutator=mutate)
     atheris.Fuzz()

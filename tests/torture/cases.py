@@ -13,7 +13,7 @@ import brotli
 import yaml
 import zstandard
 
-__all__ = ["FOLDER", "LIMIT", "PLANTED", "TEXT", "Case", "Reply", "counts", "plain", "replies", "requests"]
+__all__ = ["FOLDER", "LIMIT", "PLANTED", "TEXT", "Case", "Reply", "counted", "plain", "replies", "requests"]
 
 FOLDER = Path(__file__).parent
 TEXT = "the case"
@@ -96,18 +96,24 @@ def _answered() -> Mapping[str, bytes]:
     }
     lengths = {f"{name}-length": b"%d" % len(data) for name, data in found.items()}
     stray = _completion(f"a stray {PLANTED}")
-    ok, sse = (b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n" % kind for kind in (b"application/json", b"text/event-stream"))
-    return found | lengths | {
-        "ok": ok,
-        "sse": sse,
-        "length": lengths["body-length"],
-        "hex": b"%x" % len(body),
-        "chunked": b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body),
-        "head": head,
-        "head-hex": b"%x" % len(head),
-        "stray": ok + b"Content-Length: %d\r\n\r\n%b" % (len(stray), stray),
-        "continues": b"HTTP/1.1 100 Continue\r\nX-Request-Id: ann.lee@example.com\r\n\r\n" * 100,
-    }
+    ok, sse = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n" % kind for kind in (b"application/json", b"text/event-stream")
+    )
+    return (
+        found
+        | lengths
+        | {
+            "ok": ok,
+            "sse": sse,
+            "length": lengths["body-length"],
+            "hex": b"%x" % len(body),
+            "chunked": b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body),
+            "head": head,
+            "head-hex": b"%x" % len(head),
+            "stray": ok + b"Content-Length: %d\r\n\r\n%b" % (len(stray), stray),
+            "continues": b"HTTP/1.1 100 Continue\r\nX-Request-Id: ann.lee@example.com\r\n\r\n" * 100,
+        }
+    )
 
 
 @cache
@@ -140,16 +146,20 @@ def _named() -> Mapping[str, bytes]:
         "zstd-bomb": zstd(bomb),
     }
     lengths = {f"{name}-length": b"%d" % len(data) for name, data in found.items()}
-    return found | lengths | {
-        "post": _POST,
-        "length": b"%d" % len(body),
-        "hex": b"%x" % len(body),
-        "HEX": b"%X" % len(body),
-        "chunked": b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body),
-        "bytewise": b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n",
-        "fields": b"".join(b"X-%d: a\r\n" % number for number in range(1000)),
-        "trailers": b"".join(b"X-%d: a\r\n" % number for number in range(10_000)),
-    }
+    return (
+        found
+        | lengths
+        | {
+            "post": _POST,
+            "length": b"%d" % len(body),
+            "hex": b"%x" % len(body),
+            "HEX": b"%X" % len(body),
+            "chunked": b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body),
+            "bytewise": b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n",
+            "fields": b"".join(b"X-%d: a\r\n" % number for number in range(1000)),
+            "trailers": b"".join(b"X-%d: a\r\n" % number for number in range(10_000)),
+        }
+    )
 
 
 def _filled(text: str, named: Mapping[str, bytes]) -> bytes:
@@ -160,7 +170,9 @@ def _filled(text: str, named: Mapping[str, bytes]) -> bytes:
 def _case(group: str, row: Mapping[str, Any]) -> Case:
     assert {"name", "why", "send", "answers"} <= row.keys() <= _KEYS, row["name"]
     answers = {"compiled": row["answers"], "pure": row.get("pure", row["answers"])}
-    return Case(group, row["name"], _filled(row["send"], _named()), answers, row.get("passes", {}), row.get("says", TEXT))
+    return Case(
+        group, row["name"], _filled(row["send"], _named()), answers, row.get("passes", {}), row.get("says", TEXT)
+    )
 
 
 def _table(name: str) -> dict[str, list[dict[str, Any]]]:
@@ -195,6 +207,12 @@ def _reply(group: str, row: Mapping[str, Any]) -> Reply:
     )
 
 
-def counts(name: str) -> dict[str, int]:
-    """How many cases each class of a table has."""
-    return {group: len(rows) for group, rows in _table(name).items()}
+def counted() -> str:
+    """The tables' classes and counts as a table of the documentation."""
+    lines = []
+    for title in ("requests", "responses"):
+        found = {group: len(rows) for group, rows in _table(f"{title}.yaml").items()}
+        lines += [f"| {title} | cases |", "|---|---:|"]
+        lines += [f"| {group} | {number} |" for group, number in found.items()]
+        lines += [f"| all | {sum(found.values())} |", ""]
+    return "\n".join(lines)

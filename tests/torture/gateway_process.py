@@ -32,9 +32,12 @@ def gateway_process(upstream: str, folder: Path, parser: str, **flags: object) -
     command = [sys.executable, "-m", "cotguard", "serve", "--upstream", upstream, "--policy", str(policy)]
     command += ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
     command += [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
-    with log.open("wb") as errors, subprocess.Popen(
-        command, env={**os.environ, **PARSERS[parser]}, stdout=subprocess.PIPE, stderr=errors
-    ) as process:
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(
+            command, env={**os.environ, **PARSERS[parser]}, stdout=subprocess.PIPE, stderr=errors
+        ) as process,
+    ):
         assert process.stdout is not None
         try:
             said = re.search(r"listens on http://([\d.]+):(\d+)", process.stdout.readline().decode())
