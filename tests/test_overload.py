@@ -22,8 +22,8 @@ from cotguard.classifier.bundle import DEFAULT
 from cotguard.classifier.detector import Classifier
 from cotguard.classifier.inference import Inference
 from cotguard.classifier.tensors import Answer, Window
+from cotguard.config.settings import Settings
 from cotguard.gateway.app import create_app
-from cotguard.gateway.settings import Settings
 from cotguard.policy import parse
 from cotguard.telemetry.metrics import Metrics
 
@@ -269,7 +269,7 @@ async def test_a_large_body_has_more_time(upstream: Upstream, make_proxy: ProxyF
 async def test_a_head_that_comes_too_slowly(make_proxy: ProxyFactory) -> None:
     """Whether a byte comes now and then or none: what `serve` relies on of its HTTP server."""
     proxy = await make_proxy()
-    app = create_app(proxy.gateway.settings, proxy.gateway)
+    app = create_app(proxy.gateway)
     app.on_cleanup.clear()  # it is the other's gateway
     runner = web.AppRunner(app, keepalive_timeout=0.3)
     await runner.setup()

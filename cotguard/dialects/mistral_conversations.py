@@ -112,7 +112,10 @@ class MistralConversations(TabledDialect):
 
 def _is_declared(output: object, tools: frozenset[str]) -> bool:
     """Whether an output is none of a function that was not declared."""
-    return not isinstance(output, dict) or output.get("type") != "function.call" or output.get("name") in tools
+    if not isinstance(output, dict) or output.get("type") != "function.call":
+        return True
+    name = output.get("name")
+    return isinstance(name, str) and name in tools
 
 
 def _is_complete(text: str) -> bool:

@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager, closing
 from typing import NoReturn
 
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
 
 from cotguard.audit.trail import Trail
 from cotguard.callers.credentials import PARAMETER
@@ -38,6 +39,7 @@ from cotguard.gateway.answerers import Staff
 from cotguard.gateway.call import Call
 from cotguard.gateway.encodings import EncodingError, TooLargeError
 from cotguard.gateway.failures import Failure, answer_error, answer_refused, failure_of, later
+from cotguard.gateway.head import check_head
 from cotguard.gateway.headers import lower
 from cotguard.gateway.moderations import OWN, Moderation, load_moderations
 from cotguard.gateway.pinning import Pins
@@ -59,9 +61,6 @@ __all__ = ["GATEWAY", "Gateway", "create_app"]
 _LOG = logging.getLogger("cotguard.gateway")
 _FAREWELL = 60
 """Seconds that what was replaced is kept open for: requests that came before may ask it."""
-_NO_UPGRADES = (
-    "WebSocket upgrades are refused: what is tunnelled through a proxy cannot be moderated. Use the HTTP API."
-)
 
 
 class Gateway:
@@ -171,6 +170,19 @@ class Gateway:
     def _dismiss(self, reception: Reception) -> None:
         self._dismissed = asyncio.ensure_future(reception.close())
 
+    @web.middleware
+    async def check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """What every request passes first, those without a route too."""
+        try:
+            check_head(request)
+        except Refused as refused:
+            call = Call(request, self._active, self._default)
+            response = answer_refused(call, refused)
+            response.force_close()
+            self._accounts.close_now(call)
+            return response
+        return await handler(request)
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Every request of the data port."""
         call = Call(request, self._active, self._default)
@@ -194,8 +206,6 @@ class Gateway:
 
     async def _answered(self, call: Call) -> web.StreamResponse:
         try:
-            if call.request.headers.get(hdrs.UPGRADE):
-                raise Refused(400, ErrorKind.UNSUPPORTED, _NO_UPGRADES)
             match = self._router.find(call.request.method, call.request.rel_url.raw_path)
             call.match, call.dialect = match, match.dialect
             headers, method = call.request.headers, call.request.method
@@ -274,7 +284,7 @@ GATEWAY = web.AppKey("gateway", Gateway)
 def create_app(gateway: Gateway) -> web.Application:
     """The data port as an application; ``app[GATEWAY]`` is the gateway."""
     # Bodies are limited where they are read, decoded; the framework's limit would apply to encoded ones.
-    app = web.Application(client_max_size=0)
+    app = web.Application(client_max_size=0, middlewares=[gateway.check])
     app[GATEWAY] = gateway
     app.router.add_route("*", "/{path:.*}", gateway.handle)
 

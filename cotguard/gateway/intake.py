@@ -7,7 +7,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
-from aiohttp import hdrs
+from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from cotguard.dialects.contract import ErrorKind, Incoming, Refused
 from cotguard.dialects.routes import Match
@@ -51,6 +52,7 @@ async def read_incoming(
 ) -> Incoming:
     """The request on the route of ``match``, of at most ``limit`` bytes when decoded.
 
+    A client that sends nothing of its body for ``silence`` seconds is refused.
     Raises :class:`Refused` and :class:`~cotguard.gateway.encodings.EncodingError`, as :func:`read_json` does.
     """
     route, parameters = match.route, match.parameters
@@ -86,5 +88,8 @@ async def _decoded(request: Received, limit: int, client_timeout: float) -> byte
                 until += len(chunk) / _LEAST_RATE
                 deadline.reschedule(until)
     except TimeoutError:
+        # Where a chunk cannot be read, aiohttp's compiled parser does not say so to who waits for it.
         raise Refused(408, ErrorKind.BAD_REQUEST, _TOO_SLOW) from None
+    except (web.RequestPayloadError, HttpProcessingError):
+        raise Refused(400, ErrorKind.BAD_REQUEST, "The body's chunks cannot be read.") from None
     return bytes(body)

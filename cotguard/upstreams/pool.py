@@ -15,7 +15,9 @@ from enum import StrEnum
 
 import aiohttp
 from aiohttp import hdrs
+from aiohttp.http_exceptions import HttpProcessingError
 
+from cotguard.gateway.body import interrupted
 from cotguard.gateway.encodings import Decoder
 from cotguard.gateway.outgoing import Outgoing
 from cotguard.telemetry.metrics import Metrics
@@ -75,8 +77,11 @@ class Answer:
         decoder = Decoder(self.response.headers.get(hdrs.CONTENT_ENCODING, ""), limit)
         body = bytearray()
         while True:
-            async with asyncio.timeout(self.idle_timeout):
-                data = await self.response.content.readany()
+            try:
+                async with asyncio.timeout(self.idle_timeout):
+                    data = await self.response.content.readany()
+            except HttpProcessingError as error:
+                raise interrupted(error) from None
             if not data:
                 return bytes(body)
             body += decoder.feed(data)

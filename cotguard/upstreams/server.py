@@ -22,6 +22,7 @@ from cotguard.gateway.outgoing import Outgoing
 from cotguard.telemetry.metrics import Metrics
 from cotguard.upstreams.balancing import Member
 from cotguard.upstreams.breaker import Breaker, State
+from cotguard.upstreams.connections import TCPConnections, UnixConnections
 from cotguard.upstreams.document import Connecting, HealthDocument, ServerDocument
 from cotguard.upstreams.errors import NoAnswerError, NotConnectedError, TooSlowError
 from cotguard.upstreams.health import watch
@@ -173,8 +174,8 @@ class Server(Member):
 
     def _connector(self) -> aiohttp.BaseConnector:
         if self._socket:
-            return aiohttp.UnixConnector(self._socket, limit=0, keepalive_timeout=_KEEP_ALIVE)
-        return aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE, ssl=self._context or True)
+            return UnixConnections(self._socket, limit=0, keepalive_timeout=_KEEP_ALIVE)
+        return TCPConnections(limit=0, keepalive_timeout=_KEEP_ALIVE, ssl=self._context or True)
 
 
 def _kind(error: aiohttp.ClientError) -> str:
