@@ -10,8 +10,8 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -21,8 +21,8 @@ from scripted import CHAT_PATH, DONE, chunk, cut, finish, texts
 from test_serve import REQUEST, Served, serving, until
 
 PROBE_SECONDS = 0.05
-DRAIN_DELAY = 0.5
-"""Ten times as long: the balancer has long ceased to send requests when the gateway ceases to take them."""
+DRAIN_DELAY = 2.0
+"""Many times as long: the balancer has ceased to send requests when the gateway ceases to take them."""
 
 TEXT = "Write to ann.lee@example.com, and to bob.ray@example.org about the rest of it. "
 MODERATED = "Write to [EMAIL_ADDRESS], and to [EMAIL_ADDRESS] about the rest of it. "
@@ -47,8 +47,9 @@ class Balancer:
 
     async def probe(self) -> None:
         while True:
-            ready = [each for each in self.gateways if await self._is_ready(each)]
-            self._ready = ready
+            known = list(self.gateways)
+            answers = await asyncio.gather(*map(self._is_ready, known))
+            self._ready = [each for each, is_ready in zip(known, answers, strict=True) if is_ready]
             await asyncio.sleep(PROBE_SECONDS)
 
     async def _is_ready(self, gateway: Served) -> bool:
@@ -140,17 +141,17 @@ async def roll(upstream: Upstream, folder: Path, rounds: int, clients: int) -> C
     """Replace two gateways, one after the other, ``rounds`` times; what became of the clients' requests."""
     upstream.handler = stream
     balancer = Balancer()
-    settings: dict[str, Any] = {"drain_delay": DRAIN_DELAY, "drain_timeout": 10}
+    replica = partial(serving, upstream.url, folder, drain_delay=DRAIN_DELAY, drain_timeout=10)
     async with AsyncExitStack() as stack:
         for _ in range(2):
-            balancer.gateways.append(await stack.enter_async_context(serving(upstream.url, folder, **settings)))
+            balancer.gateways.append(await stack.enter_async_context(replica()))
         await stack.enter_async_context(balancer.running())
         for gateway in balancer.gateways:
             await balancer.knows(gateway)
         load = Load(balancer.url, clients)
         async with load.running():
             for _ in range(2 * rounds):
-                replacement = await stack.enter_async_context(serving(upstream.url, folder, **settings))
+                replacement = await stack.enter_async_context(replica())
                 balancer.gateways.append(replacement)
                 await balancer.knows(replacement)
                 leaving = balancer.gateways[0]
@@ -177,7 +178,7 @@ async def test_no_exchange_is_dropped_in_many_restarts(upstream: Upstream, tmp_p
 async def test_while_it_leaves_it_serves_and_closes(upstream: Upstream, tmp_path: Path) -> None:
     upstream.handler = stream
     async with (
-        serving(upstream.url, tmp_path, drain_delay=1.5) as served,
+        serving(upstream.url, tmp_path, drain_delay=DRAIN_DELAY) as served,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session,
     ):
         async with session.post(served.url + CHAT_PATH, json=REQUEST) as before:
