@@ -5,13 +5,13 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
-from conversations import CLIENTS, Client, Reply, Said, conversation  # noqa: E402  # of the folder added above
-from dialect_kit import exchange  # noqa: E402  # same
+from conversations import CLIENTS, Client, Reply, Said, conversation  # of the folder added above
+from dialect_kit import exchange  # same
 
-from cotguard.detectors.registry import build  # noqa: E402  # same
-from cotguard.policy import parse  # noqa: E402  # same
-from fuzz.literals import Literals  # noqa: E402  # same
-from fuzz.mutation import CANARY  # noqa: E402  # same
+from cotguard.detectors.registry import build  # same
+from cotguard.policy import parse  # same
+from fuzz.literals import Literals  # same
+from fuzz.mutation import CANARY  # same
 
 __all__ = ["CLIENTS", "EMAIL", "FORBIDDEN", "KEY", "MODERATION", "TALK", "Client", "exchange", "reply"]
 

@@ -13,6 +13,7 @@ from itertools import count
 from typing import NamedTuple
 
 import pytest
+
 from torture.cases import LIMIT, Case, plain, requests
 from torture.gateway_process import GatewayProcess, gateway_process
 from torture.wire import Client, Received, Upstream, listening, said_in

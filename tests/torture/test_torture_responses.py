@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
+
 from torture.cases import Reply, plain, replies
 from torture.gateway_process import GatewayProcess, gateway_process
 from torture.wire import Answer, Client, Upstream, listening, said_in
