@@ -43,7 +43,6 @@ def run(target: str, check: Callable[[bytes], None], seeds: Iterable[bytes], mut
         except Exception:
             finding = _BUILD / f"{target}-finding-{sha256(data).hexdigest()[:16]}"
             finding.write_bytes(data)  # libFuzzer's own way loses it where its alarm comes first
-            print(f"the input is in {finding}", file=sys.stderr)
             raise
 
     arguments = [

@@ -1,8 +1,8 @@
 """Dialects: every one's streams and whole bodies, as a broken or a hostile upstream would send them.
 
-Checked: nothing is raised but :class:`UpstreamFault` and :class:`ModerationFault`; what is written is well formed, up to
-the error that ends it; no planted value is in it and no canary, which stands where no dialect knows a string; and
-a stream says the same when it comes in one piece and in many.
+Checked: nothing is raised but :class:`UpstreamFault` and :class:`ModerationFault`; what is written is well formed, up
+to the error that ends it; no planted value is in it and no canary, which stands where no dialect knows a string; and a
+stream says the same when it comes in one piece and in many.
 """
 
 import json
@@ -19,10 +19,10 @@ with atheris.instrument_imports(include=["cotguard.dialects", "cotguard.framing"
     from cotguard.dialects.contract import ErrorKind, Prepared, Translator, UpstreamFault
     from cotguard.dialects.stream import EventStream
     from cotguard.framing.bedrock import Chunks
-    from cotguard.framing.contract import Event, Framing, FramingError
+    from cotguard.framing.contract import Event, Framing
     from cotguard.framing.sse import ServerSentEvents
     from cotguard.moderation.exchange import Exchange, ModerationFault
-    from fuzz.framing import pieces
+    from fuzz.framing import events_of, pieces
     from fuzz.mutation import mutated_document, mutated_events
     from fuzz.subjects import CLIENTS, EMAIL, FORBIDDEN, KEY, MODERATION, TALK, Client, exchange, reply
 
@@ -129,13 +129,7 @@ def mutate(data: bytes, size: int, seed: int) -> bytes:
     if not subject.streamed:
         return (data[:1] + mutated_document(body, rng))[:size]
     framing, written = subject.framing(), subject.framing()
-    events: list[Event] = []
-    try:
-        for block in framing.feed(body) + framing.end():
-            if (event := framing.parse(block)) is not None:
-                events.append(event)
-    except FramingError:
-        pass
+    events = events_of(framing, [body])[0]
     out = b""
     for event in mutated_events(events, rng):
         name = "" if isinstance(framing, Chunks) else event.name

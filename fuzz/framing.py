@@ -41,16 +41,22 @@ def events_of(framing: Framing, cuts: Sequence[bytes]) -> tuple[list[Event], boo
     """The events of a body that comes in these pieces, and whether it could be read to its end."""
     found: list[Event] = []
     try:
-        for cut in cuts:
-            for block in framing.feed(cut):
-                if (event := framing.parse(block)) is not None:
-                    found.append(event)
-        for block in framing.end():
-            if (event := framing.parse(block)) is not None:
-                found.append(event)
+        found.extend(_read(framing, cuts))  # those before an error stay
     except FramingError:
         return found, False
     return found, True
+
+
+def _read(framing: Framing, cuts: Sequence[bytes]) -> Iterator[Event]:
+    for cut in cuts:
+        yield from _parsed(framing, framing.feed(cut))
+    yield from _parsed(framing, framing.end())
+
+
+def _parsed(framing: Framing, blocks: Sequence[bytes]) -> Iterator[Event]:
+    for block in blocks:
+        if (event := framing.parse(block)) is not None:
+            yield event
 
 
 def _is_line(event: Event) -> bool:

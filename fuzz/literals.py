@@ -1,4 +1,4 @@
-"""A detector of given values, exact in every surrounding: what patterns leave because a letter too many stands there."""
+"""A detector of given values, exact in every surrounding: patterns leave a value where a letter too many stands."""
 
 from collections.abc import Sequence
 

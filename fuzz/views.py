@@ -12,19 +12,22 @@ _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _TELLING = ("type", "index", "thought", "output_index", "content_index", "summary_index", "contentBlockIndex")
 """Fields that say which text an event's text belongs to."""
 
-View = Mapping[Hashable, Sequence[str]]
+_ABOUT = frozenset({"id", "model"})
+"""Fields about the response: as they are told when an event is written."""
+
+View = Mapping[tuple[Hashable, ...], Sequence[str]]
 
 
 def said(documents: Sequence[tuple[str, Any]]) -> View:
     """The strings of named documents in their order, by where they stand."""
-    found: dict[Hashable, list[str]] = {}
+    found: dict[tuple[Hashable, ...], list[str]] = {}
     for name, document in documents:
         for place, text in _places(document, (name,)):
             found.setdefault(place, []).append(text)
     return found
 
 
-def _places(value: Any, place: tuple[Hashable, ...]) -> Iterator[tuple[Hashable, str]]:
+def _places(value: Any, place: tuple[Hashable, ...]) -> Iterator[tuple[tuple[Hashable, ...], str]]:
     if isinstance(value, dict):
         telling = tuple((name, value[name]) for name in _TELLING if isinstance(value.get(name), str | int))
         if "function" in value:  # of a call, whose type is told once
@@ -45,7 +48,7 @@ def agree(one: View, other: View, *, complete: bool) -> bool:
     """
     if complete and one.keys() != other.keys():
         return False
-    return all(_same(texts, other[place]) for place, texts in one.items() if place in other)
+    return all(_same(texts, other[place]) for place, texts in one.items() if place in other and place[-1] not in _ABOUT)
 
 
 def _same(texts: Sequence[str], others: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""What fuzzing has found, kept as properties of all dialects: a value of another type anywhere is a fault or is dropped.
+"""What fuzzing has found, kept as properties of all dialects: a value of another type is a fault or is dropped.
 
 The targets are in ``fuzz/``; ``make fuzz`` runs them.
 """

@@ -6,9 +6,10 @@ import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import BinaryIO, NamedTuple
+from io import BufferedIOBase
+from typing import NamedTuple, Self
 
 __all__ = ["Answer", "Client", "Received", "Upstream", "completion", "listening", "said_in"]
 
@@ -41,7 +42,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
-def _headers(reader: BinaryIO) -> dict[str, str]:
+def _headers(reader: BufferedIOBase) -> dict[str, str]:
     """Header lines up to the empty one; each name once."""
     found: dict[str, str] = {}
     while (line := reader.readline(_LONGEST)) != b"\r\n":
@@ -52,7 +53,7 @@ def _headers(reader: BinaryIO) -> dict[str, str]:
     return found
 
 
-def _chunked(reader: BinaryIO) -> bytes:
+def _chunked(reader: BufferedIOBase) -> bytes:
     """The body of a chunked message, which has no extensions and no trailers."""
     body = b""
     while True:
@@ -76,7 +77,7 @@ class Client:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reader = self._socket.makefile("rb")
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -85,17 +86,13 @@ class Client:
 
     def send(self, data: bytes) -> None:
         """A gateway that has closed already gets nothing."""
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):
             self._socket.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
 
     def end(self) -> None:
         """Send nothing more."""
-        try:
+        with suppress(OSError):  # it has closed
             self._socket.shutdown(socket.SHUT_WR)
-        except OSError:  # it has closed
-            pass
 
     def answer(self, *, to_head: bool = False) -> Answer | None:
         """The next response, but for those of status 100; None where the gateway closes instead."""
@@ -169,7 +166,7 @@ class Upstream:
         self.received.clear()
         self.script = _echo
 
-    def serve(self, reader: BinaryIO, writer: BinaryIO) -> None:
+    def serve(self, reader: BufferedIOBase, writer: BufferedIOBase) -> None:
         """One connection."""
         while line := reader.readline(_LONGEST):
             received = self._read(line, reader)
@@ -183,7 +180,7 @@ class Upstream:
             except ConnectionError:
                 return
 
-    def _read(self, line: bytes, reader: BinaryIO) -> Received:
+    def _read(self, line: bytes, reader: BufferedIOBase) -> Received:
         try:
             headers = _headers(reader)
         except Malformed:
@@ -207,10 +204,8 @@ def listening(upstream: Upstream) -> Iterator[str]:
         disable_nagle_algorithm = True
 
         def handle(self) -> None:
-            try:
+            with suppress(ConnectionError):
                 upstream.serve(self.rfile, self.wfile)
-            except ConnectionError:
-                pass
 
     with _Server(("127.0.0.1", 0), Handler) as server:
         upstream.address = ("127.0.0.1", server.server_address[1])
