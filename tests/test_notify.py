@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Upstream
+from log_kit import lines
 from test_serve import serving, until
 
 from cotguard.gateway.notify import Manager
@@ -98,7 +99,7 @@ def test_without_a_manager_nothing_is_told() -> None:
 
 def test_a_manager_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
     Manager.of({"NOTIFY_SOCKET": "/nowhere/notify"}).ready()
-    assert "the service manager cannot be told: No such file or directory" in caplog.text
+    assert 'event="the service manager cannot be told" error=FileNotFoundError' in lines(caplog)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -19,7 +19,7 @@ from torture.gateway_process import GatewayProcess, gateway_process
 from torture.wire import Client, Received, Upstream, listening, said_in
 
 _NUMBERS = count()
-_LOG = re.compile(r"time=\S+ \S+ level=[A-Z]+ logger=[a-z.]+ [ -~]*")
+_LOG = re.compile(r"time=\S+ level=[a-z]+ logger=[a-z.]+ [ -~]*")
 
 
 class Setting(NamedTuple):
@@ -36,7 +36,7 @@ def setting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     upstream, folder = Upstream(), tmp_path_factory.mktemp("torture")
     with (
         listening(upstream) as url,
-        gateway_process(url, folder, request.param, max_request_bytes=LIMIT, idle_timeout=1) as gateway,
+        gateway_process(url, folder, request.param, max_request_bytes=LIMIT, client_timeout=1) as gateway,
     ):
         with Client(gateway.address) as client:
             client.send(plain("x"))
