@@ -204,9 +204,14 @@ class Requests:
             form,
         )
         answer = await pool.send(request.method, draft.outgoing)
-        draft.sent()
-        call.server = answer.server
-        call.trace.answered(answer.response.status, answer.response.url.host or "", answer.response.url.port)
+        try:
+            draft.sent()
+            call.server = answer.server
+            url = answer.response.url
+            call.trace.answered(answer.response.status, url.host or "", url.port)
+        except BaseException:
+            answer.close()
+            raise
         return answer
 
 
