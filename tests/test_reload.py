@@ -20,7 +20,7 @@ from cotguard.config.sources import Sources
 from cotguard.gateway.app import Gateway, create_app
 from cotguard.gateway.moderations import load_moderations
 from cotguard.gateway.reload import Reloader, files_of
-from cotguard.gateway.watching import stamps_of
+from cotguard.http.watching import stamps_of
 from cotguard.telemetry.metrics import Metrics
 
 POLICY = "version: 1\nname: {name}\nclassifier: false\nrules:\n  - entities: [{entity}]\n    action: redact\n"

@@ -20,7 +20,7 @@ from cotguard.config.settings import Settings, needs_restart
 from cotguard.config.sources import Loaded, Sources
 from cotguard.gateway.app import Gateway
 from cotguard.gateway.moderations import Moderation, load_moderations
-from cotguard.gateway.watching import Stamps, Watch
+from cotguard.http.watching import Stamps, Watch
 from cotguard.policy import PolicyError
 
 __all__ = ["Reloader", "files_of"]

@@ -22,10 +22,10 @@ from cotguard.framing.json import JSONError
 from cotguard.gateway.accounts import Accounts
 from cotguard.gateway.answerers import Staff
 from cotguard.gateway.call import Call
-from cotguard.gateway.encodings import Decoder, EncodingError
 from cotguard.gateway.failures import JSON_HEADERS, Failure, answer_error, failure_of
-from cotguard.gateway.headers import response_headers
 from cotguard.gateway.streaming import Pump, Rounds, SlowClientError
+from cotguard.http.encodings import Decoder, EncodingError
+from cotguard.http.headers import response_headers
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.telemetry.metrics import Metrics
 from cotguard.upstreams.pool import Answer

@@ -38,8 +38,6 @@ from cotguard.gateway.notify import Manager
 from cotguard.gateway.reload import Reloader, files_of
 from cotguard.gateway.reports import Reporter
 from cotguard.gateway.sealing import key_ring
-from cotguard.gateway.tls import context_of, follow
-from cotguard.gateway.watching import Stamps, stamps_of
 from cotguard.gateway.workers import (
     ANALYSIS,
     READINESS,
@@ -50,6 +48,8 @@ from cotguard.gateway.workers import (
     serve_workers,
     url_of,
 )
+from cotguard.http.tls import context_of, follow
+from cotguard.http.watching import Stamps, stamps_of
 from cotguard.sealing.keyring import KeyRing
 from cotguard.telemetry import logs
 from cotguard.telemetry.metrics import METRICS

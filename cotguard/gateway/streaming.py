@@ -23,8 +23,8 @@ from aiohttp import web
 
 from cotguard.classifier.handover import Answerers, Handover
 from cotguard.dialects.contract import Translator, Undelivered
-from cotguard.gateway.body import Body
-from cotguard.gateway.encodings import Decoder
+from cotguard.http.body import Body
+from cotguard.http.encodings import Decoder
 from cotguard.moderation.exchange import Exchange
 from cotguard.moderation.verdict import Journal
 from cotguard.telemetry.metrics import Metrics
