@@ -1,6 +1,7 @@
 """A server of the Open Inference Protocol with nothing around it: ``python -m loadtest.oip_server BUNDLE [PORT]``.
 
-It speaks gRPC. It has the bundle's model on one thread. What it costs to ask it is what the protocol and the client cost.
+It speaks gRPC, and has the bundle's model on one thread. What it costs to ask it is what the protocol and the client
+cost.
 """
 
 import asyncio
