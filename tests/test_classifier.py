@@ -1,7 +1,10 @@
 """The classifier without a gateway: pieces, windows, joining, bundles, engines, and the detector contract."""
 
+import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -417,3 +420,12 @@ def test_manifests_in_the_documentation_are_right() -> None:
         manifest = Manifest.model_validate(yaml.safe_load(block))
         assert manifest.entities or manifest.hazard_entities
         Labels(manifest)
+
+
+def test_the_engine_tells_its_makers_nothing(tmp_path: Path) -> None:
+    """ONNX Runtime would, under a number that it keeps in the user's cache folder."""
+    script = "import cotguard.classifier.engine as e, cotguard.classifier.bundle as b; e.Engine(b.load('tagger-3'))"
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []

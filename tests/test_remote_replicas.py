@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import oip
 import pytest
+from log_kit import lines
 from oip import Arrays, Server, serving
 
 from cotguard.classifier.bundle import DEFAULT, Bundle, load
@@ -261,7 +262,7 @@ async def test_another_model_under_the_name_is_never_asked(engine: Engine, caplo
             await inference(windows_of(engine.bundle, 1))
         server.run = right
         assert await up(inference)
-    assert f"replica={server.url} in" in caplog.text
+    assert f'event="replica in" replica={server.url}' in lines(caplog)
 
 
 async def test_what_comes_before_the_first_replica_waits(engine: Engine) -> None:

@@ -338,3 +338,21 @@ async def test_as_many_files_may_be_open_as_the_system_allows(upstream: Upstream
             assert psutil.Process(served.process.pid).rlimit(psutil.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_other_gateways_ask_on_the_admin_port(upstream: Upstream, tmp_path: Path, workers: int) -> None:
+    token = "t" * 32
+    async with serving(upstream.url, tmp_path, workers, admin_token=token) as served:
+        await served.ready()
+        asked = {"text": "mail ann.lee@example.com now"}
+        async with aiohttp.ClientSession() as session:
+            async with session.post(served.admin + "/analyze", json=asked) as response:
+                assert response.status == 401
+            headers = {"Authorization": f"Bearer {token}"}
+            for _ in range(2 * workers):  # each worker has its turn
+                async with session.post(served.admin + "/analyze", json=asked, headers=headers) as response:
+                    ((found,),) = [await response.json()]
+                    assert (found["entity_type"], found["start"], found["end"]) == ("EMAIL_ADDRESS", 5, 24)
+            async with session.get(served.admin + "/supportedentities", headers=headers) as response:
+                assert "EMAIL_ADDRESS" in await response.json()

@@ -183,7 +183,7 @@ class Directory:
         known = self.head
         if known is not None and (last is None or (last.chain == known.chain and last.seq < known.seq)):
             found = 0 if last is None else last.seq
-            _LOG.error("audit the end of the trail was removed known=%d found=%d", known.seq, found)
+            _LOG.error("the end of the audit trail was removed", extra={"known": known.seq, "found": found})
             self._close_file()
         else:
             self.head = last
@@ -233,7 +233,7 @@ class Directory:
             if file.first < kept:
                 with suppress(OSError):  # the next one to begin a file tries again
                     file.path.unlink()
-        _LOG.info("audit file=%s chain=%s head=%s", path.name, head.chain, head)
+        _LOG.info("audit file begun", extra={"file": path.name, "chain": head.chain, "head": str(head)})
         return lines
 
     def _close_file(self) -> None:

@@ -162,7 +162,7 @@ class Trail:
         self._writer.give_up()
         if self._queued:
             self._lose(self._queued_records)
-            _LOG.error("audit records=%d were not kept at the end", self._queued_records)
+            _LOG.error("audit records were not kept at the end", extra={"records": self._queued_records})
 
     def _batches(self, records: Sequence[Record], kept: "asyncio.Future[bool] | None") -> deque[Batch]:
         """The records, encoded, in pieces of some ``_BATCH_BYTES``; ``kept`` belongs to the last."""

@@ -89,7 +89,7 @@ class Writer:
         except _GivenUpError:
             pass
         except Exception:  # a fault of ours: the trail says that it takes nothing any more
-            _LOG.exception("audit the writer has failed")
+            _LOG.exception("audit writer failed")
         finally:
             self._log_head()
             self._journal.close()
@@ -126,12 +126,13 @@ class Writer:
                 result = step()
             except OSError as error:
                 if not failing:
-                    _LOG.error("audit sink=%s failed: %s", sink, error.strerror or error)
+                    problem = error.strerror or type(error).__name__
+                    _LOG.error("audit sink failed", extra={"sink": sink, "problem": problem})
                 failing = True
                 self._reports.failed(sink)
             else:
                 if failing:
-                    _LOG.info("audit sink=%s works again", sink)
+                    _LOG.info("audit sink works again", extra={"sink": sink})
                 return result
             if self._given_up.wait(_RETRY_SECONDS):
                 raise _GivenUpError
@@ -139,4 +140,4 @@ class Writer:
     def _log_head(self) -> None:
         self._head_due = time.monotonic() + _HEAD_SECONDS
         if (head := self._journal.head) is not None:
-            _LOG.info("audit chain=%s head=%s", head.chain, head)
+            _LOG.info("audit head", extra={"chain": head.chain, "head": str(head)})

@@ -9,7 +9,7 @@ from typing import Any, Final
 from cotguard.callers.denied import Denied, Reason
 from cotguard.spans import ChannelKind
 
-__all__ = ["ANYBODY", "Caller", "Globs", "Reasoning", "Scope", "models_of"]
+__all__ = ["ANYBODY", "Caller", "Globs", "Priority", "Reasoning", "Scope", "models_of"]
 
 Globs = tuple[str, ...]
 """Alternatives, as :mod:`fnmatch` reads them: ``*`` stands for any text, slashes included."""
@@ -22,6 +22,14 @@ class Reasoning(StrEnum):
 
     VISIBLE = "visible"
     HIDDEN = "hidden"
+
+
+class Priority(StrEnum):
+    """Who is served first when there is too much to do."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,7 @@ class Scope:
     concurrency: int | None = None
     tokens_per_day: int | None = None
     reasoning: Reasoning = Reasoning.VISIBLE
+    priority: Priority = Priority.NORMAL
 
     @property
     def hidden(self) -> frozenset[ChannelKind]:
@@ -51,7 +60,7 @@ class Scope:
         return (self.requests_per_minute, self.concurrency, self.tokens_per_day) != (None, None, None)
 
     def narrowed(self, other: "Scope") -> "Scope":
-        """What both allow, under this one's policy."""
+        """What both allow, under this one's policy and with its priority."""
         return Scope(
             self.routes + other.routes,
             self.models + other.models,
@@ -61,6 +70,7 @@ class Scope:
             _least(self.concurrency, other.concurrency),
             _least(self.tokens_per_day, other.tokens_per_day),
             max(self.reasoning, other.reasoning, key=lambda reasoning: reasoning is Reasoning.HIDDEN),
+            self.priority,
         )
 
     def check_route(self, path: str, dialect: str) -> None:

@@ -23,7 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from cotguard.addresses import is_loopback
-from cotguard.callers.caller import Globs, Reasoning, Scope
+from cotguard.callers.caller import Globs, Priority, Reasoning, Scope
 from cotguard.callers.certificates import KINDS
 from cotguard.dialects.catalogue import dialects
 from cotguard.policy import PolicyError
@@ -62,6 +62,7 @@ _EXAMPLES: Mapping[str, str] = {
     "models": 'models: [gpt-4o-mini, "llama-*"]',
     "oidc": "oidc: {issuer: https://login.example.com, audience: cotguard, roles: {staff: reader}}",
     "policy": "policy: strict",
+    "priority": "priority: high",
     "reasoning": "reasoning: hidden",
     "requests_per_minute": "requests_per_minute: 60",
     "role_claim": "role_claim: groups",
@@ -97,7 +98,7 @@ class KeyScope(BaseModel):
                 raise ValueError(f"{glob}: no such dialect; write some of: {', '.join(names)}")
         return value
 
-    def scope(self, policy: str = "") -> Scope:
+    def scope(self, policy: str = "", priority: Priority = Priority.NORMAL) -> Scope:
         """What is allowed."""
         return Scope(
             _all_of(self.routes),
@@ -108,6 +109,7 @@ class KeyScope(BaseModel):
             self.concurrency,
             self.tokens_per_day,
             self.reasoning,
+            priority,
         )
 
 
@@ -115,6 +117,7 @@ class RoleDocument(KeyScope):
     """One role."""
 
     policy: Annotated[str, Field(max_length=1024)] = ""
+    priority: Priority = Priority.NORMAL
 
 
 class OidcDocument(BaseModel):

@@ -7,6 +7,9 @@ whole key. A slow or salted hash would add nothing: it makes guesses of what peo
 Every request looks its key up in the file (tens of microseconds), so a key that is revoked in one process is refused
 by all others from that moment on. In write-ahead mode readers and the one writer do not wait for one another. The file
 must be on a local disk, and belongs to who runs the gateway (mode 0600).
+
+In a folder that cannot be written, such as a mounted Secret, the file is read as it lies there, and anew when another
+one has taken its place.
 """
 
 import hmac
@@ -84,17 +87,32 @@ class KeyStore:
             self._make(path)
         if not Path(path).is_file():
             raise KeyStoreError(f"{path}: no such file; make it with `cotguard keys create --store {path}`")
+        self._database, self._read = self._open()
+
+    def _open(self) -> tuple[sqlite3.Connection, Path | None]:
+        """The database, and its real place if it is only read there: it never changes, another one takes its place."""
+        place = Path(self._path).resolve()
+        only_read = not os.access(place.parent, os.W_OK)
+        # The mode keeps a file that vanished meanwhile from being made anew, empty and readable for all.
+        mode = "mode=ro&immutable=1" if only_read else "mode=rw"
         try:
-            # The mode keeps a file that vanished meanwhile from being made anew, empty and readable for all.
-            self._database = sqlite3.connect(
-                f"{Path(path).resolve().as_uri()}?mode=rw", uri=True, timeout=_WAIT_SECONDS, isolation_level=None
+            database = sqlite3.connect(
+                f"{place.as_uri()}?{mode}", uri=True, timeout=_WAIT_SECONDS, isolation_level=None
             )
-            version = self._database.execute("PRAGMA user_version").fetchone()[0]
+            version = database.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.Error as error:
-            raise KeyStoreError(f"{path}: {error}; is this the file of `cotguard keys`?") from None
+            raise KeyStoreError(f"{self._path}: {error}; is this the file of `cotguard keys`?") from None
         if version != _VERSION:
-            self.close()
-            raise KeyStoreError(f"{path}: this is no file of `cotguard keys` of this release; name another file")
+            database.close()
+            raise KeyStoreError(f"{self._path}: this is no file of `cotguard keys` of this release; name another file")
+        return database, place if only_read else None
+
+    def _take_another(self) -> None:
+        """Go on with the file that has taken the place of one that is only read. Raises :class:`KeyStoreError`."""
+        if self._read is not None and Path(self._path).resolve() != self._read:
+            old = self._database
+            self._database, self._read = self._open()
+            old.close()
 
     @staticmethod
     def _make(path: str) -> None:
@@ -131,11 +149,12 @@ class KeyStore:
         if found is None:
             raise Denied(Reason.UNKNOWN)
         try:
+            self._take_another()
             row = self._database.execute(
                 f"SELECT digest, {_COLUMNS} FROM keys WHERE id = ?",  # noqa: S608  # no text of anybody's
                 (found[1],),
             ).fetchone()
-        except sqlite3.Error:
+        except (sqlite3.Error, KeyStoreError):
             raise Denied(Reason.UNAVAILABLE, 1) from None
         digest, *columns = row or (_NOBODY,)
         if not hmac.compare_digest(_digest(credential), digest):

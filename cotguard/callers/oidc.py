@@ -161,7 +161,7 @@ class Oidc:
                 self._keys = _signing_keys(await _read(session, url))
             self._fetched = self._clock()
         except (_FetchError, aiohttp.ClientError, TimeoutError, OSError) as error:
-            _LOG.warning("issuer keys not fetched error=%s", type(error).__name__)
+            _LOG.warning("issuer keys not fetched", extra={"error": type(error).__name__})
         finally:
             self._fetching = None
 

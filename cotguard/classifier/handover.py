@@ -20,12 +20,17 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-__all__ = ["Answerers", "Handover", "ask", "handed_over", "pause"]
+__all__ = ["Answerers", "Handover", "Overloaded", "ask", "handed_over", "pause"]
 
 Answerers = Mapping[str, Callable[[Any], Awaitable[Any]]]
 """Who answers, by name."""
 
 _NOBODY = ""
+
+
+class Overloaded(Exception):  # noqa: N818  # named beside the answer that the client gets
+    """Who is to answer has so much to do that the answer would come too late."""
+
 
 _Question = TypeVar("_Question")
 _Answer = TypeVar("_Answer")

@@ -20,6 +20,7 @@ from cotguard.classifier.bundle import DEFAULT, NONE
 from cotguard.classifier.remote.address import Tls, addresses
 from cotguard.gateway.tls import TlsFiles
 from cotguard.guard.format import load_format
+from cotguard.moderation.channel import MAX_BYTES
 from cotguard.sealing.keyring import KeyRing
 
 __all__ = ["RESTART", "Accounts", "Callers", "Limits", "Listeners", "Models", "Section", "Served", "State", "http_url"]
@@ -103,9 +104,7 @@ class Listeners(Section):
     @classmethod
     def _token(cls, value: str) -> str:
         if value and (len(value) < _TOKEN_CHARS or _HEADER_VALUE.fullmatch(value) is None):
-            raise ValueError(
-                f"write at least {_TOKEN_CHARS} characters, for example those of `openssl rand -hex 32`"
-            )
+            raise ValueError(f"write at least {_TOKEN_CHARS} characters, for example those of `openssl rand -hex 32`")
         return value
 
     @property
@@ -225,7 +224,7 @@ class Limits(Section):
     idle_timeout: Annotated[float, Field(gt=0, description="longest silence of a stream under way")] = 300
     keep_alive_after: Annotated[float, Field(gt=0, description="silence before a keep-alive comment is sent")] = 5
     client_timeout: Annotated[
-        float, Field(gt=0, description="longest time in which a client takes nothing of what waits, or sends nothing")
+        float, RESTART, Field(gt=0, description="time for a request, and until a client that takes nothing is dropped")
     ] = 60
     drain_delay: Annotated[
         float, Field(ge=0, description="time after SIGTERM in which requests are still taken, and /readyz says 503")
@@ -233,10 +232,12 @@ class Limits(Section):
     drain_timeout: Annotated[float, Field(ge=0, description="time for streams under way after that")] = 30
     max_request_bytes: Annotated[int, Field(gt=0, description="largest request body, decoded")] = 32 * 2**20
     max_response_bytes: Annotated[int, Field(gt=0, description="largest whole response, decoded")] = 64 * 2**20
-    max_exchange_bytes: Annotated[int, Field(gt=0, description="most memory of one exchange, by estimate")] = 64 * 2**20
-    max_exchanges: Annotated[int, Field(ge=1, description="exchanges under way in a process")] = 4096
-    max_waiting: Annotated[int, Field(ge=0, description="requests that wait for their turn beyond that")] = 512
-    queue_timeout: Annotated[float, Field(gt=0, description="longest wait for it")] = 5
+    max_exchange_bytes: Annotated[int, Field(gt=0, description="memory of one response under way")] = MAX_BYTES
+    max_exchanges: Annotated[int, RESTART, Field(ge=1, description="exchanges under way in one process")] = 1024
+    max_waiting: Annotated[int, RESTART, Field(ge=0, description="requests that wait while so many are under way")] = (
+        256
+    )
+    queue_timeout: Annotated[float, RESTART, Field(gt=0, description="longest wait for one of them to end")] = 10
 
 
 class Callers(Section):
@@ -338,6 +339,13 @@ class Accounts(Section):
     def _audit_key(cls, value: str) -> str:
         if value:
             check_key(value)
+        return value
+
+    @field_validator("traces")
+    @classmethod
+    def _traces(cls, value: str) -> str:
+        if value and find_spec("opentelemetry.sdk") is None:
+            raise ValueError("install OpenTelemetry for it: pip install 'cotguard[otel]'")
         return value
 
     @field_validator("audit_otlp", "traces")

@@ -74,7 +74,9 @@ class Settings(Accounts, State, Models, Callers, Limits, Listeners, Served):
         named = dict(self.upstreams)
         if "/" in self.upstream:
             credential = {"key": self.upstream_key, "key_header": self.upstream_key_header}
-            named[DEFAULT_POOL] = PoolDocument.model_validate({"servers": [self.upstream], **credential})
+            # One server has nowhere else to send requests to: a breaker would only add errors of its own.
+            own = {"servers": [self.upstream], "breaker": None, **credential}
+            named[DEFAULT_POOL] = PoolDocument.model_validate(own)
         timeouts = {name: getattr(self, name) for name in ("connect_timeout", "first_byte_timeout", "idle_timeout")}
         return {name: each.inheriting(**timeouts) for name, each in named.items()}
 

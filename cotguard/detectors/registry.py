@@ -6,6 +6,7 @@ and returns a :class:`~cotguard.detectors.contract.Detector`.
 
 from collections.abc import Sequence
 from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
 from cotguard.classifier.bundle import NONE
 from cotguard.classifier.remote.address import Served
@@ -33,7 +34,10 @@ from cotguard.guard.format import load_format
 from cotguard.policy import Links, Policy, RequestTexts
 from cotguard.spans import ChannelKind
 
-__all__ = ["RULES", "build"]
+if TYPE_CHECKING:  # and with it the tokenizer, which those without a classifier need not load
+    from cotguard.classifier.detector import Classifier
+
+__all__ = ["RULES", "build", "classifier_among"]
 
 RULES: tuple[Rule, ...] = (
     *contact.RULES,
@@ -74,10 +78,9 @@ def build(
     if policy.known_values:
         detectors.append(KnownValues(policy.known_values))
     if policy.uses_classifier and bundle != NONE:
-        from cotguard.classifier.detector import Classifier  # and with it the tokenizer, which others need not load
+        from cotguard.classifier.detector import Classifier
 
-        found = next((detector for detector in loaded if isinstance(detector, Classifier)), None)
-        detectors.append(found or Classifier.load(bundle, served))
+        detectors.append(classifier_among(loaded) or Classifier.load(bundle, served))
     if guard:
         form = load_format(guard).asking(policy.acts_on)
         detectors.append(Guard(form, [kind for kind in ChannelKind if policy.entities_for(kind) & form.hazards]))
@@ -86,3 +89,12 @@ def build(
     if needed and policy.links is Links.WIDEN:
         needed.append(LinkTargets())
     return tuple(needed)
+
+
+def classifier_among(detectors: Sequence[Detector]) -> "Classifier | None":
+    """The classifier among them. Its module is loaded only if it is there."""
+    if all(each.name != "classifier" for each in detectors):
+        return None
+    from cotguard.classifier.detector import Classifier
+
+    return next((each for each in detectors if isinstance(each, Classifier)), None)

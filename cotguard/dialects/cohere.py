@@ -16,7 +16,7 @@ Source: API reference of ``POST /v2/chat``; cohere-python ``v2/types/v2chat_stre
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.channels import view_of
@@ -88,7 +88,7 @@ class Cohere(TabledDialect):
         return _Stream(self, prepared, exchange) if content_type == "text/event-stream" else None
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
-        value, lane = read_object(data), exchange.lane(0)
+        value, lane = read_object(data, prepared.reported), exchange.lane(0)
         message = value.get("message")
         if not isinstance(message, dict):
             raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
@@ -109,11 +109,16 @@ class Cohere(TabledDialect):
         return {"message": message}
 
 
+def _has_channel(block: object) -> TypeGuard[dict[str, Any]]:
+    kind = block.get("type") if isinstance(block, dict) else None
+    return isinstance(kind, str) and kind in _CHANNELS
+
+
 def _kept(message: Mapping[str, Any], said: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The citations of a whole response that hold for what is ``said`` of the upstream's ``message``."""
     blocks = said.get("content") or []
     sent = [each for each in message.get("content") or () if isinstance(each, dict)]
-    places = [at for at, each in enumerate(sent) if each.get("type") in _CHANNELS]
+    places = [at for at, each in enumerate(sent) if _has_channel(each)]
     written = dict(zip(places, range(len(blocks)), strict=False))  # a cut leaves fewer
     for sent_citation, citation in zip(message["citations"], said["citations"], strict=False):
         if citation.get("type") == "PLAN":
@@ -174,7 +179,7 @@ class _Stream(EventStream):
         if kind == "content-start":
             self._end_block(index)
             block = _message(document).get("content")
-            if isinstance(block, dict) and block.get("type") in _CHANNELS:
+            if _has_channel(block):
                 self._block(index, block["type"])
         elif kind == "tool-call-start":
             self._start_call(index, _message(copied.root).get("tool_calls"))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.definitions import Tool
+from cotguard.dialects.reported import Reported
 from cotguard.moderation.exchange import Exchange
 from cotguard.sealing.seals import Seals
 
@@ -158,6 +159,8 @@ class Prepared:
     """If a form goes upstream instead of the body, what is in it beside ``file``."""
     file: Upload | None = None
     """None again once it is sent."""
+    reported: Reported | None = None
+    """Where what the upstream reports of the response is noted, if anybody wants to know."""
     seals: Seals | None = field(default=None, repr=False)
     """The request's: they seal what the response signs. Without them it is stripped."""
 

@@ -89,7 +89,7 @@ class MistralConversations(TabledDialect):
         return _Stream(self, prepared, exchange) if content_type == "text/event-stream" else None
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
-        value, lane = read_object(data), exchange.lane(0)
+        value, lane = read_object(data, prepared.reported), exchange.lane(0)
         outputs = value.get("outputs")
         if not isinstance(outputs, list):
             raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, UNREADABLE)
@@ -112,7 +112,10 @@ class MistralConversations(TabledDialect):
 
 def _is_declared(output: object, tools: frozenset[str]) -> bool:
     """Whether an output is none of a function that was not declared."""
-    return not isinstance(output, dict) or output.get("type") != "function.call" or output.get("name") in tools
+    if not isinstance(output, dict) or output.get("type") != "function.call":
+        return True
+    name = output.get("name")
+    return isinstance(name, str) and name in tools
 
 
 def _is_complete(text: str) -> bool:

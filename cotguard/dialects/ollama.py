@@ -96,7 +96,7 @@ class Ollama(TabledDialect):
         return _Stream(self, self._forms[prepared.action], prepared, exchange)
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
-        value, form, lane = read_object(data), self._forms[prepared.action], exchange.lane(0)
+        value, form, lane = read_object(data, prepared.reported), self._forms[prepared.action], exchange.lane(0)
         if value.get("error"):
             raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
         keep_declared(form.holder(value), prepared.tools)

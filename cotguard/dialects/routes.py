@@ -17,6 +17,8 @@ __all__ = ["Match", "RefusedRoute", "Router", "query_of"]
 _NAMED = re.compile(r"\{(\w+)\}")
 _PARAMETER = r"[A-Za-z0-9][A-Za-z0-9._:@~+/ -]{0,255}?"
 _REST = "**"
+_BETWEEN = "\0"
+_UNKNOWN = "This path is not served. `cotguard dialects` lists those that are moderated."
 _QUERY_VALUE = re.compile(r"[\w.,:=~+/-]{0,256}", re.ASCII)
 
 
@@ -59,7 +61,10 @@ class Router:
 
     def find(self, method: str, raw_path: str) -> Match:
         """Raises :class:`Refused`: with the route's own reason, 405 for another method, 404 for an unknown path."""
-        path = "\0".join(unquote(segment) for segment in raw_path.split("/") if segment)
+        segments = [unquote(segment) for segment in raw_path.split("/") if segment]
+        if any(_BETWEEN in segment for segment in segments):
+            raise Refused(404, ErrorKind.NOT_FOUND, _UNKNOWN)
+        path = _BETWEEN.join(segments)
         methods = set()
         for pattern, dialect, route in self._routes:
             found = pattern.fullmatch(path)
@@ -73,13 +78,12 @@ class Router:
                 return Match(dialect, route, found.groupdict())
         if methods:
             raise Refused(405, ErrorKind.NOT_FOUND, f"Use {' or '.join(sorted(methods))} on this path.")
-        raise Refused(
-            404, ErrorKind.NOT_FOUND, "This path is not served. `cotguard dialects` lists those that are moderated."
-        )
+        raise Refused(404, ErrorKind.NOT_FOUND, _UNKNOWN)
 
 
 def query_of(route: Route, query: Mapping[str, str]) -> dict[str, str]:
-    """The parameters to pass on. Raises :class:`Refused` for those that the route does not have."""
+    """The parameters to pass on. Raises :class:`Refused` for those that the route does not have or that come twice."""
+    passed: dict[str, str] = {}
     for name, value in query.items():
         if name not in route.query:
             known = ", ".join(sorted(route.query))
@@ -90,9 +94,10 @@ def query_of(route: Route, query: Mapping[str, str]) -> dict[str, str]:
                 if known
                 else "This path takes no query parameters.",
             )
-        if _QUERY_VALUE.fullmatch(value) is None:
+        if name in passed or _QUERY_VALUE.fullmatch(value) is None:
             raise Refused(400, ErrorKind.BAD_REQUEST, f"The query parameter '{name}' is not one that is accepted.")
-    return dict(query)
+        passed[name] = value
+    return passed
 
 
 def _pattern(path: str) -> re.Pattern[str]:
@@ -106,4 +111,4 @@ def _pattern(path: str) -> re.Pattern[str]:
         parts.append(
             "".join(f"(?P<{piece}>{_PARAMETER})" if at % 2 else re.escape(piece) for at, piece in enumerate(pieces))
         )
-    return re.compile("\0".join(parts), re.IGNORECASE | re.DOTALL)
+    return re.compile(_BETWEEN.join(parts), re.ASCII | re.IGNORECASE | re.DOTALL)

@@ -15,6 +15,7 @@ decided before the fault and never what is on hold (G5). After ``finished`` noth
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
+from sys import getsizeof
 from typing import Any, NamedTuple
 
 from cotguard.dialects.channels import view_of
@@ -226,7 +227,7 @@ class EventStream(ABC):
     def forget(self, key: Hashable) -> None:
         """Keep a channel's text no longer."""
         self._raw_chars -= sum(map(len, self._raw.pop(key, ())))
-        self._said.pop(key, None)
+        self._exchange.keep(-sum(map(getsizeof, self._said.pop(key, ()))))
 
     # The translator.
 
@@ -306,6 +307,8 @@ class EventStream(ABC):
             raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _UNREADABLE) from None
         if event is None or document is None:
             return
+        if self.prepared.reported is not None:
+            self.prepared.reported.take(document)
         fed = self.take(event.name, document)
         if fed is not None:
             self._remember(fed, event.name, document, block)
@@ -375,6 +378,7 @@ class EventStream(ABC):
                 self._out.append(self._framing.write(Event(template.name, text.join(template.parts))))
                 if self._repeats or key in self._said:
                     self._said.setdefault(key, []).append(emission.text)
+                    self._exchange.keep(getsizeof(emission.text))
             if emission.tail is not None:
                 self.begun.pop(key, None)
                 self.write(emission.tail)

@@ -98,7 +98,7 @@ class Transcription(TabledDialect):
         return _Stream(self, prepared, exchange) if content_type == "text/event-stream" else None
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
-        value, lane = read_object(data), exchange.lane(0)
+        value, lane = read_object(data, prepared.reported), exchange.lane(0)
         if value.get("error") or "text" not in value:
             raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
         written = moderate(value, self.text, lane)

@@ -5,6 +5,7 @@ from typing import Any
 
 from cotguard.dialects.channels import KINDS, view_of
 from cotguard.dialects.contract import ErrorKind, UpstreamFault
+from cotguard.dialects.reported import Reported
 from cotguard.dialects.table import Document, Shape, Text
 from cotguard.framing.json import JSONError, loads
 from cotguard.moderation.exchange import Lane
@@ -16,14 +17,16 @@ __all__ = ["UNREADABLE", "moderate", "read_object"]
 UNREADABLE = "The upstream's response could not be read."
 
 
-def read_object(data: bytes) -> dict[str, Any]:
-    """The JSON object of a whole body. Raises :class:`UpstreamFault`."""
+def read_object(data: bytes, reported: Reported | None = None) -> dict[str, Any]:
+    """The JSON object of a whole body, noted in ``reported``. Raises :class:`UpstreamFault`."""
     try:
         value = loads(data)
     except JSONError:
         value = None
     if not isinstance(value, dict):
         raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, UNREADABLE)
+    if reported is not None:
+        reported.take(value)
     return value
 
 

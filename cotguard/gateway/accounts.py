@@ -4,25 +4,27 @@ A decision is recorded before what follows from it is delivered. Where that cann
 says whether the exchange ends or goes on without the record.
 """
 
-import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 from cotguard.audit.records import DecisionRecord, Event, EventRecord, ExchangeRecord, Record
 from cotguard.audit.trail import AuditError, Trail
+from cotguard.dialects.reported import Reported
 from cotguard.gateway.call import Call
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.moderation.replacement import plain
 from cotguard.moderation.verdict import Decision, Journal
 from cotguard.policy import OnError
 from cotguard.spans import ChannelKind
+from cotguard.telemetry.logs import Access, access
 from cotguard.telemetry.metrics import Metrics
+from cotguard.telemetry.tracing import Ended
 
 __all__ = ["Accounts"]
 
-_LOG = logging.getLogger("cotguard.gateway")
 _UNKEPT: Final = "the audit trail takes no records"
 _UNNAMED: Final = "credential:"
 """Begins the ids of callers that nobody has checked: a hash of a credential, which stands in no account."""
@@ -108,9 +110,36 @@ class Accounts:
 
     def _count(self, call: Call) -> None:
         call.closed = True
+        seconds, exchange = time.monotonic() - call.started, call.exchange
+        digest = exchange.policy.digest if exchange else ""
         self._metrics.requests.labels(call.dialect.name, str(call.status), call.outcome).inc()
-        if call.exchange is not None:
-            self._metrics.account(call.exchange)
+        self._metrics.exchange_seconds.labels(call.outcome).observe(seconds, call.trace.exemplar)
+        if exchange is not None:
+            self._metrics.account(exchange)
+        reported = call.reported or Reported()
+        ended = Ended(
+            call.status,
+            call.outcome,
+            call.failure or "",
+            digest,
+            call.caller.role,
+            exchange.received if exchange else 0,
+            exchange.delivered if exchange else 0,
+            reported.finish_reasons,
+            reported.input_tokens,
+            reported.output_tokens,
+        )
+        call.trace.end(ended, exchange.tally if exchange else Counter())
+        access(
+            Access(
+                dialect=call.dialect.name,
+                status=call.status,
+                outcome=call.outcome,
+                seconds=seconds,
+                caller_role=call.caller.role,
+                policy=digest,
+            )
+        )
 
     def _note(self, event: Event, detail: str) -> None:
         if self._trail is not None:

@@ -2,9 +2,11 @@
 
 from typing import Protocol
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from prometheus_client.exposition import choose_encoder
 
 from cotguard.gateway.admin_access import access
+from cotguard.gateway.analysis import Answer, add_analysis
 from cotguard.gateway.app import Gateway
 
 __all__ = ["GatewayState", "State", "create_admin_app"]
@@ -17,8 +19,12 @@ class State(Protocol):
         """Why no requests can be taken now; empty when they can."""
         ...
 
-    async def metrics(self) -> bytes:
-        """The text exposition format."""
+    async def metrics(self, accept: str) -> bytes:
+        """The exposition in the format that an ``Accept`` header asks for."""
+        ...
+
+    async def analysis(self, path: str, body: bytes) -> Answer:
+        """The answer to another gateway's question (:mod:`cotguard.gateway.analysis`)."""
         ...
 
 
@@ -29,18 +35,23 @@ class GatewayState:
         self._gateway = gateway
 
     async def hindrance(self) -> str:
-        if self._gateway.draining.is_set():
+        if self._gateway.leaving:
             return "draining"
         if reason := self._gateway.hindrance:
             return reason
         return "" if await self._gateway.staff.ready() else "a model that detects does not answer"
 
-    async def metrics(self) -> bytes:
-        return self._gateway.metrics.expose()
+    async def metrics(self, accept: str) -> bytes:
+        return self._gateway.metrics.expose(accept)
+
+    async def analysis(self, path: str, body: bytes) -> Answer:
+        return await self._gateway.analyst.answer(path, body)
 
 
 def create_admin_app(state: State, token: str = "") -> web.Application:
     """``/healthz`` says the process lives, ``/readyz`` that it takes requests, ``/metrics`` is for Prometheus.
+
+    Other gateways ask there what a text holds (:mod:`cotguard.gateway.analysis`).
 
     ``token``: who may use anything but the first two (:mod:`cotguard.gateway.admin_access`).
     """
@@ -52,11 +63,14 @@ def create_admin_app(state: State, token: str = "") -> web.Application:
         hindrance = await state.hindrance()
         return web.Response(text=f"{hindrance or 'ready'}\n", status=503 if hindrance else 200)
 
-    async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(body=await state.metrics(), headers={"Content-Type": "text/plain; version=0.0.4"})
+    async def metrics(request: web.Request) -> web.Response:
+        accept = request.headers.get(hdrs.ACCEPT, "")
+        content_type = choose_encoder(accept)[1]
+        return web.Response(body=await state.metrics(accept), headers={hdrs.CONTENT_TYPE: content_type})
 
     app = web.Application(middlewares=[access(token)])
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
+    add_analysis(app, state.analysis)
     return app

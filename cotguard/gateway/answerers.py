@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from cotguard.classifier.handover import Answerers
 from cotguard.config.settings import Settings
 from cotguard.detectors.contract import Detector
+from cotguard.detectors.registry import classifier_among
 from cotguard.gateway.sealing import store_of
 from cotguard.guard.client import GuardClient
 from cotguard.guard.detector import Guard
 from cotguard.sealing.store import STORE
 from cotguard.telemetry.metrics import Metrics
+from cotguard.telemetry.tracing import OFF, Tracing
 
 if TYPE_CHECKING:  # and with them numpy, and redis, which a gateway without a classifier or a store need not load
     from cotguard.classifier.detector import Classifier
@@ -56,19 +58,19 @@ class Staff:
 
     def engage(self, detectors: Sequence[Detector]) -> None:
         """Have everybody there whom ``detectors`` ask. Those who are there stay, so exchanges under way lose nobody."""
-        self._classifier = self._classifier or _classifier(detectors)
+        self._classifier = self._classifier or classifier_among(detectors)
         for each in detectors:
             if isinstance(each, Guard):
                 self._guards.setdefault(each.answerer, each)
 
-    async def start(self) -> None:
+    async def start(self, tracing: Tracing = OFF) -> None:
         """What needs the running loop: the classifier's threads, connections to its replicas, the guard, the store.
 
         Call it again after ``engage``.
         """
         settings = self._settings
         if self._classifier is not None and self._classifier.name not in self._members:
-            self._members[self._classifier.name] = _inference(self._classifier, settings, self._metrics)
+            self._members[self._classifier.name] = _inference(self._classifier, settings, self._metrics, tracing)
             engine = self._classifier.engine
             bundle = engine.bundle
             self._metrics.classifier.labels(bundle.manifest.name, bundle.digest, engine.provider).set(1)
@@ -98,7 +100,7 @@ class Staff:
             await member.close()
 
 
-def _inference(classifier: "Classifier", settings: Settings, metrics: Metrics) -> "Inference":
+def _inference(classifier: "Classifier", settings: Settings, metrics: Metrics, tracing: Tracing) -> "Inference":
     """Who answers the classifier: threads of this process, or replicas elsewhere."""
     from cotguard.classifier.inference import Inference, Threads
     from cotguard.classifier.remote.replicas import Replicas
@@ -108,13 +110,4 @@ def _inference(classifier: "Classifier", settings: Settings, metrics: Metrics) -
         if settings.served is None
         else Replicas(classifier, settings.served, metrics)
     )
-    return Inference(judge, deadline=settings.classifier_deadline, metrics=metrics)
-
-
-def _classifier(detectors: Sequence[Detector]) -> "Classifier | None":
-    """The classifier among them. Its module is loaded only if it is there."""
-    if all(each.name != "classifier" for each in detectors):
-        return None
-    from cotguard.classifier.detector import Classifier
-
-    return next((each for each in detectors if isinstance(each, Classifier)), None)
+    return Inference(judge, deadline=settings.classifier_deadline, metrics=metrics, tracing=tracing)

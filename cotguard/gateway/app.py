@@ -15,8 +15,10 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
+from typing import NoReturn
 
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
 
 from cotguard.audit.trail import Trail
 from cotguard.callers.credentials import PARAMETER
@@ -31,20 +33,26 @@ from cotguard.dialects.contract import ErrorKind, Refused
 from cotguard.dialects.routes import Match, RefusedRoute, Router
 from cotguard.gateway.accounts import Accounts
 from cotguard.gateway.active import Active
+from cotguard.gateway.admission import Admission
+from cotguard.gateway.analysis import Analyst
 from cotguard.gateway.answerers import Staff
 from cotguard.gateway.call import Call
 from cotguard.gateway.encodings import EncodingError, TooLargeError
 from cotguard.gateway.failures import Failure, answer_error, answer_refused, failure_of, later
+from cotguard.gateway.head import check_head
 from cotguard.gateway.headers import lower
 from cotguard.gateway.moderations import OWN, Moderation, load_moderations
 from cotguard.gateway.pinning import Pins
 from cotguard.gateway.requests import Requests
-from cotguard.gateway.responses import CLIENT_GONE, SHUTTING_DOWN, Responses
+from cotguard.gateway.responses import CLIENT_GONE, Responses
 from cotguard.gateway.sealing import key_ring
 from cotguard.moderation.exchange import ModerationFault
 from cotguard.policy import OnError
 from cotguard.sealing.keyring import KeyRing
+from cotguard.telemetry import logs
+from cotguard.telemetry.loop_lag import observe_loop_lag
 from cotguard.telemetry.metrics import METRICS, Metrics
+from cotguard.telemetry.tracing import OFF, tracing, under
 from cotguard.upstreams.errors import PoolError
 from cotguard.upstreams.pools import Pools
 
@@ -53,9 +61,6 @@ __all__ = ["GATEWAY", "Gateway", "create_app"]
 _LOG = logging.getLogger("cotguard.gateway")
 _FAREWELL = 60
 """Seconds that what was replaced is kept open for: requests that came before may ask it."""
-_NO_UPGRADES = (
-    "WebSocket upgrades are refused: what is tunnelled through a proxy cannot be moderated. Use the HTTP API."
-)
 
 
 class Gateway:
@@ -74,7 +79,8 @@ class Gateway:
         trail: Trail | None = None,
     ) -> None:
         self.metrics = metrics
-        self.draining = asyncio.Event()
+        self.leaving = False
+        self._admission = Admission(settings.max_exchanges, settings.max_waiting, settings.queue_timeout, metrics)
         served = dialects()
         self._router = Router(served)
         self._default = served[0]  # in whose shape an unknown path is refused
@@ -82,11 +88,14 @@ class Gateway:
         self._pools = Pools(settings.pools, metrics, authenticates=settings.authenticates)
         self._pins = Pins(settings.pins_file)
         self._accounts = Accounts(metrics, trail)
+        self._tracing = OFF
+        self._lag: asyncio.Task[NoReturn] | None = None
         moderations = load_moderations(settings) if moderations is None else moderations
         self.staff = Staff(settings, metrics)
         self.staff.engage(_detectors(moderations))
         hash_key = settings.hash_key.encode() or secrets.token_bytes(32)
         self._requests = Requests(self.staff, self._accounts, self._pins, hash_key)
+        self.analyst = Analyst(lambda: self._active.moderations[OWN], self.staff.answerers, hash_key, metrics)
         self._responses = Responses(self.staff, self._accounts, metrics)
         self._active = self._made(settings, moderations, self._reception(settings), keys or key_ring(settings))
 
@@ -97,14 +106,20 @@ class Gateway:
 
     async def start(self) -> None:
         """What needs the running loop."""
-        await self.staff.start()
+        settings = self._active.settings
+        self._tracing = tracing(settings.traces, settings.trace_sample)
+        await self.staff.start(self._tracing)
         self._pools.start()
+        self._lag = asyncio.create_task(observe_loop_lag(self.metrics))
         await self._accounts.start(self._active.moderations[OWN].policy.digest)
 
     async def close(self) -> None:
         """Close the connections to the upstreams; stop what ``start`` started."""
+        if self._lag is not None:
+            self._lag.cancel()
         await self._pools.close()
         await self.staff.close()
+        await self._tracing.close()
         await self._active.reception.close()
         await self._limiter.close()
         self._pins.close()
@@ -131,7 +146,7 @@ class Gateway:
         keys = former.keys if sealing else key_ring(settings)
         reception = self._reception(settings)
         self.staff.engage(_detectors(moderations))
-        await self.staff.start()
+        await self.staff.start(self._tracing)
         self._pools.reload(settings.pools, authenticates=settings.authenticates)
         self._active = self._made(settings, moderations, reception, keys)
         kept = {(each.policy.name, each.policy.digest) for each in moderations.values()}
@@ -144,7 +159,7 @@ class Gateway:
         policy = self._active.moderations[OWN].policy
         self._accounts.reloaded(policy.digest, applied=applied)
         if applied:
-            _LOG.info("configuration applied policy=%s digest=%s", policy.name, policy.digest)
+            _LOG.info("configuration applied", extra={"policy_name": policy.name, "policy": policy.digest})
 
     @property
     def hindrance(self) -> str:
@@ -155,9 +170,26 @@ class Gateway:
     def _dismiss(self, reception: Reception) -> None:
         self._dismissed = asyncio.ensure_future(reception.close())
 
+    @web.middleware
+    async def check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """What every request passes first, those without a route too."""
+        try:
+            check_head(request)
+        except Refused as refused:
+            call = Call(request, self._active, self._default)
+            response = answer_refused(call, refused)
+            response.force_close()
+            self._accounts.close_now(call)
+            return response
+        return await handler(request)
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Every request of the data port."""
         call = Call(request, self._active, self._default)
+        with logs.exchange(call.id):
+            return await self._handled(call)
+
+    async def _handled(self, call: Call) -> web.StreamResponse:
         try:
             response = await self._answered(call)
             if response.prepared:
@@ -174,11 +206,12 @@ class Gateway:
 
     async def _answered(self, call: Call) -> web.StreamResponse:
         try:
-            if call.request.headers.get(hdrs.UPGRADE):
-                raise Refused(400, ErrorKind.UNSUPPORTED, _NO_UPGRADES)
             match = self._router.find(call.request.method, call.request.rel_url.raw_path)
             call.match, call.dialect = match, match.dialect
-            return await self._admitted(call, match)
+            headers, method = call.request.headers, call.request.method
+            call.trace = self._tracing.exchange(headers, method, match.route.path, match.dialect.name, call.id)
+            with under(call.trace):
+                return await self._admitted(call, match)
         except Refused as refused:
             if isinstance(refused, RefusedRoute):
                 call.dialect = refused.dialect
@@ -196,7 +229,7 @@ class Gateway:
         except ModerationFault as fault:  # before the upstream was asked
             return self._responses.fail(call, failure_of(fault))
         except Exception as error:  # a fault of ours: its message may quote what it was about
-            _LOG.error("request failed error=%s", type(error).__name__)
+            _LOG.error("request failed", exc_info=error)
             return self._responses.fail(call, failure_of(ModerationFault()))
 
     async def _admitted(self, call: Call, match: Match) -> web.StreamResponse:
@@ -206,34 +239,38 @@ class Gateway:
             told.setdefault("x-goog-api-key", call.request.query[PARAMETER])
         caller = call.caller = await active.reception.caller(told, call.request.get_extra_info("peercert"))
         caller.scope.check_route(match.path, match.dialect.name)
-        if self.draining.is_set() and not match.route.lookup:
-            raise Refused(503, ErrorKind.SHUTTING_DOWN, SHUTTING_DOWN)
         if match.route.lookup:
             async with self._leased(call, 0):
                 with closing(await self._requests.look_up(call, match, told)) as answer:
                     return await self._responses.respond_lookup(call, match, answer)
         question = await self._requests.read(call, match, told)
         async with self._leased(call, question.tokens):
-            with (
-                self.metrics.active.track_inprogress(),
-                closing(await self._requests.ask(call, match, question)) as answer,
-            ):
+            with closing(await self._requests.ask(call, match, question)) as answer:
                 return await self._responses.respond(call, question.prepared, question.exchange, answer)
 
     @asynccontextmanager
     async def _leased(self, call: Call, sent: int) -> AsyncIterator[None]:
-        """While the caller's request is counted as under way. Raises :class:`Denied`."""
+        """While the request is under way, for its caller and for all. Raises :class:`Denied` and :class:`Refused`."""
         lease = await call.active.reception.admit(call.caller, sent)
         self.metrics.admitted.labels(call.caller.role).inc()
         try:
-            yield
+            await self._admission.admit(call.caller.scope.priority)
+            try:
+                with self.metrics.active.track_inprogress():
+                    yield
+            finally:
+                self._admission.end()
         finally:
             if lease is not None:
                 await lease.end(tokens_in(call.exchange.received if call.exchange else 0))
 
+    def leave(self) -> None:
+        """Ask for no more requests: those that come are answered, and their connections closed."""
+        self.leaving = True
+
     def drain(self) -> None:
-        """Take no more requests; streams under way may go on until the drain timeout."""
-        self.draining.set()
+        """No more requests come; streams under way may go on until the drain timeout."""
+        self.leaving = True
         self._responses.drain(self._active.settings.drain_timeout)
 
 
@@ -247,9 +284,14 @@ GATEWAY = web.AppKey("gateway", Gateway)
 def create_app(gateway: Gateway) -> web.Application:
     """The data port as an application; ``app[GATEWAY]`` is the gateway."""
     # Bodies are limited where they are read, decoded; the framework's limit would apply to encoded ones.
-    app = web.Application(client_max_size=0)
+    app = web.Application(client_max_size=0, middlewares=[gateway.check])
     app[GATEWAY] = gateway
     app.router.add_route("*", "/{path:.*}", gateway.handle)
+
+    async def on_response_prepare(_request: web.Request, response: web.StreamResponse) -> None:
+        if gateway.leaving:
+            response.force_close()
+            response.headers[hdrs.CONNECTION] = "close"
 
     async def on_startup(_app: web.Application) -> None:
         await gateway.start()
@@ -257,6 +299,7 @@ def create_app(gateway: Gateway) -> web.Application:
     async def on_cleanup(_app: web.Application) -> None:
         await gateway.close()
 
+    app.on_response_prepare.append(on_response_prepare)
     app.on_startup.append(on_startup)
     app.on_cleanup.append(on_cleanup)
     return app

@@ -13,8 +13,17 @@ from collections.abc import Callable
 from typing import Self
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
-__all__ = ["Body"]
+__all__ = ["Body", "interrupted"]
+
+
+def interrupted(error: BaseException) -> BaseException:
+    """The same error, but where the transfer's chunks could not be read that of a body that breaks off, which it does.
+
+    aiohttp's parser in Python raises an error of its own there, which quotes the body.
+    """
+    return aiohttp.ClientPayloadError("the body breaks off") if isinstance(error, HttpProcessingError) else error
 
 
 class Body:
@@ -38,7 +47,7 @@ class Body:
         """Hand over what was read so far, and from now on what is read."""
         content = self._response.content
         if (error := content.exception()) is not None:
-            self.ended(error)
+            self.ended(interrupted(error))
             return self
         if data := content.read_nowait():
             self.arrived(data)
@@ -81,7 +90,7 @@ class Body:
 
     def set_exception(self, error: BaseException) -> None:
         """The body is not complete."""
-        self.ended(error)
+        self.ended(interrupted(error))
 
 
 class _Reader(aiohttp.StreamReader):

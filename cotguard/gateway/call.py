@@ -11,11 +11,13 @@ from aiohttp import web
 from cotguard.callers.caller import ANYBODY, Caller
 from cotguard.config.routes import RouteDocument
 from cotguard.dialects.contract import Dialect, ErrorKind
+from cotguard.dialects.reported import Reported
 from cotguard.dialects.routes import Match
 from cotguard.gateway.active import Active
 from cotguard.gateway.moderations import Moderation
 from cotguard.moderation.exchange import Exchange
 from cotguard.moderation.verdict import Journal
+from cotguard.telemetry.tracing import Trace
 from cotguard.upstreams.pool import Pool
 
 __all__ = ["POLICY_HEADER", "REQUEST_ID_HEADER", "Call"]
@@ -49,6 +51,8 @@ class Call:
     """There from when the request is moderated."""
     journal: Journal | None = None
     """Its decisions, where they are recorded."""
+    reported: Reported | None = None
+    """What the upstream reports, where it is traced."""
     model: str = ""
     stream: bool = False
     server: str = ""
@@ -58,6 +62,7 @@ class Call:
     failure: ErrorKind | None = None
     decisions: int = 0
     """How many have been recorded."""
+    trace: Trace = field(default_factory=Trace)
     closed: bool = False
     """Whether it is accounted for."""
 

@@ -57,7 +57,7 @@ def decoder_for(encoding: str) -> Callable[[bytes, int], bytes]:
     if name in ("gzip", "x-gzip"):
         return _Members().feed
     if name == "deflate":
-        return _bounded(zlib.decompressobj())
+        return _deflated(zlib.decompressobj())
     if name == "br":
         stream = brotli.Decompressor()
         return lambda data, most: stream.process(data, output_buffer_limit=most)
@@ -66,8 +66,14 @@ def decoder_for(encoding: str) -> Callable[[bytes, int], bytes]:
     raise EncodingError("the body has an encoding that is not supported; send gzip, deflate, br, zstd or none")
 
 
-def _bounded(stream: "zlib._Decompress") -> Callable[[bytes, int], bytes]:
-    return lambda data, most: stream.decompress(data, most)
+def _deflated(stream: "zlib._Decompress") -> Callable[[bytes, int], bytes]:
+    def feed(data: bytes, most: int) -> bytes:
+        decoded = stream.decompress(data, most)
+        if stream.unused_data:
+            raise EncodingError("the body does not end where its encoding does")
+        return decoded
+
+    return feed
 
 
 class _Members:

@@ -4,11 +4,12 @@ from typing import NamedTuple
 
 from aiohttp import hdrs, web
 
+from cotguard.classifier.handover import Overloaded
 from cotguard.dialects.contract import ErrorKind, Refused, UpstreamFault
 from cotguard.framing.json import JSONError
 from cotguard.gateway.call import Call
 from cotguard.gateway.encodings import EncodingError
-from cotguard.moderation.exchange import ModerationFault
+from cotguard.moderation.exchange import ExchangeTooLarge, ModerationFault
 
 __all__ = ["JSON_HEADERS", "Failure", "answer_error", "answer_refused", "failure_of", "later"]
 
@@ -18,6 +19,8 @@ _FINAL = {"x-should-retry": "false"}  # a retry would run the same generation ag
 _MAX_WAIT = 60
 """Seconds after which a client may try a refused request again by itself: its user waits meanwhile."""
 _INTERRUPTED = "The upstream ended the response early."
+_BUSY = "The gateway has too much to moderate."
+_TOO_LARGE = "The response takes more memory than is allowed; the rest of it is not delivered."
 _FAILED = "Moderation failed; the rest of the response is not delivered."
 
 
@@ -34,6 +37,10 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, UpstreamFault):
         return Failure(502, error.kind, error.message)
     if isinstance(error, ModerationFault):
+        if isinstance(error.__cause__, Overloaded):
+            return Failure(503, ErrorKind.OVERLOADED, _BUSY)
+        if isinstance(error, ExchangeTooLarge):
+            return Failure(502, ErrorKind.TOO_LARGE, _TOO_LARGE)
         return Failure(500, ErrorKind.MODERATION_FAILED, _FAILED)
     if isinstance(error, TimeoutError):
         return Failure(504, ErrorKind.UPSTREAM_TIMEOUT, "The upstream was silent for too long.")

@@ -45,21 +45,29 @@ _RESPONSE = frozenset(
     }
 )
 _RATE_LIMIT = re.compile(r"(x|anthropic)-ratelimit-[a-z-]{1,40}\Z")
-_VALUE = re.compile(r"[\x20-\x7e]{0,256}\Z")
+_VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/=+-]{0,127}")
+"""Identifiers, numbers, durations, times: no text, no address."""
+_DATE = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT")
+_PRINTABLE = re.compile(r"[\x20-\x7e]*")
 
 
 def request_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers for the upstream: the allowed ones of the client's, each once and in lower case, and ours."""
-    passed = {lower: value for name, value in headers.items() if (lower := name.lower()) in _REQUEST}
+    """Headers for the upstream: the allowed ones of the client's, printable, each once and in lower case, and ours."""
+    passed = {
+        lower: value
+        for name, value in headers.items()
+        if (lower := name.lower()) in _REQUEST and _PRINTABLE.fullmatch(value)
+    }
     return passed | {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 
 
 def response_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers for the client: the allowed ones of the upstream's, printable and short."""
+    """Headers for the client: the allowed ones of the upstream's, where they have the form of one that says no more."""
     return {
         name: value
         for name, value in headers.items()
-        if (name.lower() in _RESPONSE or _RATE_LIMIT.match(name.lower())) and _VALUE.match(value)
+        if (name.lower() in _RESPONSE or _RATE_LIMIT.match(name.lower()))
+        and (_VALUE.fullmatch(value) or _DATE.fullmatch(value))
     }
 
 

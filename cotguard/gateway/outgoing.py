@@ -15,11 +15,11 @@ from cotguard.callers.credentials import CREDENTIALS, PARAMETER
 from cotguard.dialects.contract import Dialect, ErrorKind, Refused
 from cotguard.dialects.definitions import Tool
 from cotguard.dialects.inbound import NO_MEDIA
-from cotguard.moderation.exchange import Exchange, RequestBlocked
+from cotguard.moderation.exchange import Exchange, ModerationFault, RequestBlocked
 from cotguard.policy import Media, RequestTexts
 from cotguard.spans import Action, ChannelKind
 
-__all__ = ["Outgoing", "Unmoderated", "moderate"]
+__all__ = ["Outgoing", "Unmoderated", "is_recordable", "moderate"]
 
 _CHANGED = "TOOL_CHANGED"
 _WORDS = frozenset({"description", "title"})
@@ -75,6 +75,14 @@ def moderate(request: Unmoderated, dialect: Dialect, exchange: Exchange) -> None
                 raise Refused(400, ErrorKind.BAD_REQUEST, _IN_URL)
     except RequestBlocked:
         raise Refused(400, ErrorKind.BLOCKED, _BLOCKED) from None
+
+
+def is_recordable(name: str, exchange: Exchange) -> bool:
+    """Whether a name that the client wrote may stand in records and traces: the policy takes nothing out of it."""
+    try:
+        return exchange.is_plain(ChannelKind.USER, name)
+    except (RequestBlocked, ModerationFault):
+        return False
 
 
 def _at(document: Any, path: Sequence[str | int]) -> Any:

@@ -73,7 +73,7 @@ class Reloader:
 
     def _refused(self, reason: str) -> str:
         for line in reason.splitlines():
-            _LOG.error("configuration refused, the last good one stays reason=%r", line)
+            _LOG.error("configuration refused, the last good one stays", extra={"problem": line})
         self._gateway.account_reload(applied=False)
         return reason
 
@@ -82,7 +82,7 @@ class Reloader:
         fixed = [name for name in Settings.model_fields if needs_restart(name)]
         differing = [name for name in fixed if getattr(settings, name) != getattr(self._first, name)]
         if differing:
-            _LOG.warning("these settings take effect at the next start: %s", ", ".join(differing))
+            _LOG.warning("some settings take effect at the next start", extra={"settings": ", ".join(differing)})
         running = self._gateway.active.settings
         values = {name: getattr(settings, name) for name in Settings.model_fields}
         return Settings.model_validate(values | {name: getattr(running, name) for name in fixed})

@@ -1,8 +1,8 @@
 """What workers tell the process that serves the admin port: one stream socket for each, JSON lines.
 
-A question is ``[number, what]``, its answer ``[number, value]``. A worker says ``[0, snapshot]`` unasked when it begins
-to serve and when it ends: so nothing that it counted is lost unless it is killed, and then what it counted since it was
-last asked.
+A question is ``[number, what, about]``, its answer ``[number, value]``. A worker says ``[0, snapshot]`` unasked when it
+begins to serve and when it ends: so nothing that it counted is lost unless it is killed, and then what it counted since
+it was last asked.
 """
 
 import asyncio
@@ -21,16 +21,19 @@ _UNASKED = 0
 
 
 class Reporter:
-    """The worker's end. ``answers``: by question, what computes the answer; ``unasked`` is the question of a report."""
+    """The worker's end. ``answers``: by question, what computes the answer, given what it is about.
 
-    def __init__(self, answers: Mapping[str, Callable[[], Awaitable[Any]]], unasked: str) -> None:
+    ``unasked`` is the question of a report, which is about nothing (None).
+    """
+
+    def __init__(self, answers: Mapping[str, Callable[[Any], Awaitable[Any]]], unasked: str) -> None:
         self._answers = answers
         self._unasked = unasked
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, channel: socket.socket) -> None:
         """Report, and answer from now on."""
-        reader, self._writer = await asyncio.open_unix_connection(sock=channel)
+        reader, self._writer = await asyncio.open_unix_connection(sock=channel, limit=_LINE_BYTES)
         self._listening = asyncio.create_task(self._listen(reader))
         await self._answer(_UNASKED, self._unasked)
 
@@ -46,13 +49,13 @@ class Reporter:
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         async for line in reader:
-            number, what = loads(line)
-            task = asyncio.create_task(self._answer(number, what))  # one that takes long keeps no other waiting
+            number, what, about = loads(line)
+            task = asyncio.create_task(self._answer(number, what, about))  # one that takes long keeps no other waiting
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, number: int, what: str) -> None:
-        self._writer.write(dumps([number, await self._answers[what]()]) + b"\n")
+    async def _answer(self, number: int, what: str, about: Any = None) -> None:
+        self._writer.write(dumps([number, await self._answers[what](about)]) + b"\n")
 
 
 class Reports:
@@ -82,14 +85,14 @@ class Reports:
         elif (question := self._questions.get(number)) is not None and not question.done():
             question.set_result(value)
 
-    async def ask(self, what: str, *, within: float) -> Any:
+    async def ask(self, what: str, about: Any = None, *, within: float) -> Any:
         """The worker's answer. Raises ``TimeoutError`` also where it has ended meanwhile."""
         number = next(self._numbers)
         question = self._questions[number] = asyncio.get_running_loop().create_future()
         try:
             if self._writer is None or self._writer.is_closing():
                 raise TimeoutError
-            self._writer.write(dumps([number, what]) + b"\n")
+            self._writer.write(dumps([number, what, about]) + b"\n")
             done, _ = await asyncio.wait([question], timeout=within)
             if not done or question.cancelled():
                 raise TimeoutError

@@ -16,6 +16,7 @@ from cotguard.classifier.handover import handed_over
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.contract import Incoming, Prepared
 from cotguard.dialects.definitions import Tool
+from cotguard.dialects.reported import Reported
 from cotguard.dialects.routes import Match, query_of
 from cotguard.framing.json import dumps
 from cotguard.gateway.accounts import Accounts
@@ -23,12 +24,13 @@ from cotguard.gateway.answerers import Staff
 from cotguard.gateway.call import Call
 from cotguard.gateway.form import written_form
 from cotguard.gateway.intake import read_incoming, read_json
-from cotguard.gateway.outgoing import Unmoderated, moderate
+from cotguard.gateway.outgoing import Unmoderated, is_recordable, moderate
 from cotguard.gateway.pinning import Pins, PinsError
 from cotguard.gateway.sealing import seals_for
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.sealing.seals import Seals
 from cotguard.spans import Action, ChannelKind
+from cotguard.telemetry.tracing import Asked
 from cotguard.upstreams.outbound import Draft
 from cotguard.upstreams.pool import Answer
 
@@ -67,12 +69,15 @@ class Requests:
         Raises :class:`Refused`, :class:`Denied`, :class:`ModerationFault` and :class:`EncodingError`.
         """
         query = query_of(match.route, call.request.query)
-        incoming = await read_incoming(call.request, match, query, call.active.settings.max_request_bytes)
+        settings = call.active.settings
+        incoming = await read_incoming(call.request, match, query, settings.max_request_bytes, settings.client_timeout)
         incoming = replace(incoming, seals=self._seals(call, told))
         prepared = await self._opened(partial(match.dialect.prepare, incoming))
         self._route(call, models_of(match.parameters, prepared.document) or {prepared.model}, told)
         call.named(prepared.model)
         call.stream = prepared.stream
+        if call.trace.trace_id:
+            call.reported = prepared.reported = Reported()
         sent = tokens_in(len(incoming.body) or sum(len(value) for _, value in incoming.fields))
         asked = query if prepared.query is None else prepared.query
         return Question(prepared, asked, incoming.body, self._begun(call, prepared.facts), sent)
@@ -96,7 +101,9 @@ class Requests:
         """The answer to a question that needs no generation. Raises what ``read`` and ``ask`` raise."""
         query = query_of(match.route, call.request.query)
         posted = call.request.method == hdrs.METH_POST
-        received = await read_json(call.request, call.active.settings.max_request_bytes) if posted else b""
+        settings, received = call.active.settings, b""
+        if posted:
+            received = await read_json(call.request, settings.max_request_bytes, settings.client_timeout)
         asked = Incoming(match.route, match.parameters, query, received or b"{}", seals=self._seals(call, told))
         document = await self._opened(partial(match.dialect.question, asked))
         self._route(call, models_of(match.parameters, document), told)
@@ -121,6 +128,7 @@ class Requests:
             findings=moderation.findings,
             hidden=call.caller.scope.hidden,
             journal=journal,
+            max_bytes=call.active.settings.max_exchange_bytes,
         )
         self._accounts.check(call.exchange)
         return call.exchange
@@ -164,6 +172,9 @@ class Requests:
         try:
             await handed_over(partial(moderate, unmoderated, call.dialect, call.exchange), self._staff.answerers)
         finally:
+            if (call.trace.trace_id or call.journal) and not is_recordable(call.model, call.exchange):
+                call.model = ""
+            call.trace.moderated(call.exchange.tally)
             await self._accounts.record(call)
 
     async def _send(
@@ -178,13 +189,14 @@ class Requests:
     ) -> Answer:
         """The answer of one of the upstream's servers. Raises :class:`Refused` and :class:`PoolError`."""
         request, pool = call.request, call.pool
+        asked = Asked(call.dialect.name, match.route.action, call.model, call.stream)
         draft = Draft(
             pool.credentials,
             match,
             request.method,
             path,
             strings.query,
-            strings.headers,
+            call.trace.ask(asked, strings.headers),
             body,
             body == received,
             request.headers,
@@ -194,6 +206,7 @@ class Requests:
         answer = await pool.send(request.method, draft.outgoing)
         draft.sent()
         call.server = answer.server
+        call.trace.answered(answer.response.status, answer.response.url.host or "", answer.response.url.port)
         return answer
 
 

@@ -25,7 +25,7 @@ from cotguard.gateway.call import Call
 from cotguard.gateway.encodings import Decoder, EncodingError
 from cotguard.gateway.failures import JSON_HEADERS, Failure, answer_error, failure_of
 from cotguard.gateway.headers import response_headers
-from cotguard.gateway.streaming import Pump, Rounds
+from cotguard.gateway.streaming import Pump, Rounds, SlowClientError
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.telemetry.metrics import Metrics
 from cotguard.upstreams.pool import Answer
@@ -108,9 +108,13 @@ class Responses:
         failed = False
         try:
             async with self._until_drained(settings):
-                await stream.run(keep_alive_after=settings.keep_alive_after, idle_timeout=answer.idle_timeout)
-        except ConnectionResetError:  # the client's: the upstream's end is a ClientPayloadError
-            call.end(CLIENT_GONE, "client_gone")
+                await stream.run(
+                    keep_alive_after=settings.keep_alive_after,
+                    idle_timeout=answer.idle_timeout,
+                    client_timeout=settings.client_timeout,
+                )
+        except ConnectionResetError as error:  # the client's: the upstream's end is a ClientPayloadError
+            call.end(CLIENT_GONE, "client_slow" if isinstance(error, SlowClientError) else "client_gone")
             return response
         except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
             failure, failed = failure_of(error), True
@@ -173,7 +177,7 @@ class Responses:
     def _count(self, call: Call, failure: Failure) -> None:
         call.failure = failure.kind
         self._metrics.failures.labels(failure.kind, "closed").inc()
-        _LOG.warning("exchange failed closed kind=%s", failure.kind)
+        _LOG.warning("exchange failed closed", extra={"kind": failure.kind.value})
 
 
 def _success(exchange: Exchange) -> str:

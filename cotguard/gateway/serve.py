@@ -10,12 +10,13 @@ import ctypes
 import gc
 import logging
 import multiprocessing
+import os
 import resource
 import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import NamedTuple, Self
@@ -33,14 +34,24 @@ from cotguard.config.sources import Loaded, Sources
 from cotguard.gateway.admin import GatewayState, create_admin_app
 from cotguard.gateway.app import Gateway, create_app
 from cotguard.gateway.moderations import OWN, Moderation, load_moderations
+from cotguard.gateway.notify import Manager
 from cotguard.gateway.reload import Reloader, files_of
 from cotguard.gateway.reports import Reporter
 from cotguard.gateway.sealing import key_ring
 from cotguard.gateway.tls import context_of, follow
-from cotguard.gateway.unhandled import SERVER_LOG, log_fault
 from cotguard.gateway.watching import Stamps, stamps_of
-from cotguard.gateway.workers import READINESS, RELOAD, SNAPSHOT, STOP_SIGNALS, AdminPort, serve_workers, url_of
+from cotguard.gateway.workers import (
+    ANALYSIS,
+    READINESS,
+    RELOAD,
+    SNAPSHOT,
+    STOP_SIGNALS,
+    AdminPort,
+    serve_workers,
+    url_of,
+)
 from cotguard.sealing.keyring import KeyRing
+from cotguard.telemetry import logs
 from cotguard.telemetry.metrics import METRICS
 from cotguard.telemetry.totals import Snapshot, snapshot
 
@@ -48,6 +59,9 @@ __all__ = ["open_many_files", "serve"]
 
 _LOG = logging.getLogger("cotguard.gateway")
 _BACKLOG = 4096
+_IDLE_SECONDS = 75
+"""How long a connection may be without a whole request: between requests, and while the head of one comes."""
+
 _FAREWELL_SECONDS = 2
 """Time beyond the drain timeout for writing the error that ends a stream."""
 
@@ -91,7 +105,7 @@ def serve(sources: Sources, workers: int) -> int:
     _check_address("listen", settings.listen, shared=workers > 1)
     _check_address("admin_listen", settings.admin_listen, shared=False)
     _check_callers(settings, workers)
-    logging.basicConfig(level=logging.INFO, format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s")
+    logs.configure(settings.log_format, settings.log_level)
     open_many_files()
     if settings.seal and not settings.seal_keys:
         _LOG.warning("no seal_keys: signed reasoning is sealed with a random key, and lost to clients at a restart")
@@ -125,16 +139,25 @@ async def _serve(prepared: _Prepared) -> None:
     settings = prepared.settings
     gateway, reloader = prepared.gateway()
     app = create_admin_app(GatewayState(gateway), settings.admin_token)
-    admin = web.AppRunner(app, access_log=None, logger=SERVER_LOG)
+    admin = web.AppRunner(app, access_log=None)
     await admin.setup()
     tls = context_of("admin", settings.admin_tls, gateway.metrics)
     await web.TCPSite(admin, *split_address(settings.admin_listen), ssl_context=tls).start()
+    manager = Manager.of(os.environ)
     async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(follow(tls))
-        async with _data_port(gateway, reloader, url_of(admin, tls), shared=False) as stop:
+        background = tasks.create_task(follow(tls)), tasks.create_task(manager.watch(_is_alive))
+        async with _data_port(gateway, reloader, url_of(admin, tls), manager, shared=False) as stop:
+            manager.ready()
             await stop.wait()
-        following.cancel()
+            manager.stopping()
+        for each in background:
+            each.cancel()
     await admin.cleanup()
+
+
+async def _is_alive() -> bool:
+    """Whoever is asked has the loop's turn."""
+    return True
 
 
 def _work(prepared: _Prepared, channel: socket.socket, admin: str) -> None:
@@ -145,24 +168,41 @@ def _work(prepared: _Prepared, channel: socket.socket, admin: str) -> None:
 async def _serve_shared(prepared: _Prepared, channel: socket.socket, admin: str) -> None:
     gateway, reloader = prepared.gateway()
 
-    async def metrics() -> Snapshot:
+    state = GatewayState(gateway)
+
+    async def metrics(_: object) -> Snapshot:
         return snapshot(gateway.metrics.registry)
 
-    answers = {SNAPSHOT: metrics, READINESS: GatewayState(gateway).hindrance, RELOAD: reloader.reload}
+    async def readiness(_: object) -> str:
+        return await state.hindrance()
+
+    async def reload(_: object) -> str:
+        return await reloader.reload()
+
+    async def analysis(asked: tuple[str, str]) -> tuple[int, str]:
+        path, body = asked
+        status, answer = await state.analysis(path, body.encode("latin-1"))
+        return status, answer.decode("latin-1")
+
+    answers = {SNAPSHOT: metrics, READINESS: readiness, RELOAD: reload, ANALYSIS: analysis}
     reporter = Reporter(answers, unasked=SNAPSHOT)
-    async with _data_port(gateway, reloader, admin, shared=True) as stop:
+    async with _data_port(gateway, reloader, admin, Manager(), shared=True) as stop:
         await reporter.start(channel)
         await stop.wait()
     await reporter.end()
 
 
 @asynccontextmanager
-async def _data_port(gateway: Gateway, reloader: Reloader, admin: str, *, shared: bool) -> AsyncIterator[asyncio.Event]:
-    """Serve the data port, and say so; the event is that of a signal, after which streams under way may end."""
+async def _data_port(
+    gateway: Gateway, reloader: Reloader, admin: str, manager: Manager, *, shared: bool
+) -> AsyncIterator[asyncio.Event]:
+    """Serve the data port, and say so; the event is that of a signal, after which streams under way may end.
+
+    ``manager`` is told when a reload is asked for.
+    """
     settings = gateway.active.settings
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(log_fault)
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     parent = multiprocessing.parent_process()
@@ -172,8 +212,8 @@ async def _data_port(gateway: Gateway, reloader: Reloader, admin: str, *, shared
         create_app(gateway),
         handler_cancellation=True,
         access_log=None,
-        logger=SERVER_LOG,
         auto_decompress=False,  # the gateway decodes bodies itself, with its limits
+        keepalive_timeout=_IDLE_SECONDS,
         shutdown_timeout=settings.drain_timeout + _FAREWELL_SECONDS,
     )
     await runner.setup()
@@ -181,10 +221,9 @@ async def _data_port(gateway: Gateway, reloader: Reloader, admin: str, *, shared
     tls = context_of("data", settings.tls, gateway.metrics)
     async with asyncio.TaskGroup() as tasks:
         following = tasks.create_task(reloader.follow()), tasks.create_task(follow(tls))
-        loop.add_signal_handler(signal.SIGHUP, lambda: tasks.create_task(reloader.reload()))
-        host, port = split_address(settings.listen)
-        site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=_BACKLOG, reuse_port=shared or None)
-        await site.start()
+        loop.add_signal_handler(signal.SIGHUP, lambda: tasks.create_task(_reload(reloader, manager)))
+        for listener in _listeners(*split_address(settings.listen), settings.client_timeout, shared=shared):
+            await web.SockSite(runner, listener, ssl_context=tls, backlog=_BACKLOG).start()
         # The line that says the proxy is ready is written at once: workers share the output, and print may write its
         # end apart.
         sys.stdout.write(
@@ -194,14 +233,34 @@ async def _data_port(gateway: Gateway, reloader: Reloader, admin: str, *, shared
         )
         sys.stdout.flush()
         yield stop
+        gateway.leave()
+        await asyncio.sleep(gateway.active.settings.drain_delay)
         gateway.drain()
         await runner.cleanup()
         for each in following:
             each.cancel()
 
 
+async def _reload(reloader: Reloader, manager: Manager) -> None:
+    manager.reloading()
+    await reloader.reload()
+    manager.ready()
+
+
 def _destinations(settings: Settings) -> str:
     return settings.upstream if "/" in settings.upstream else f"upstreams {', '.join(settings.pools)}"
+
+
+def _listeners(host: str, port: int, client_timeout: float, *, shared: bool) -> Iterator[socket.socket]:
+    """Sockets that listen on every address of ``host``.
+
+    A client that takes nothing of a stream is dropped by the stream; one that takes nothing of what is left in buffers
+    when its exchange is over, by the kernel, for all connections of these sockets.
+    """
+    for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        listener = socket.create_server(address, family=family, backlog=_BACKLOG, reuse_port=shared)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2000 * client_timeout))
+        yield listener
 
 
 def _check_callers(settings: Settings, workers: int) -> None:

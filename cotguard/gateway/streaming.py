@@ -7,8 +7,9 @@
 2. Where somebody must be waited for - the client takes nothing more, a detector asks a model -, the stream's
    task goes on with the matter. What is read meanwhile queues up, and nothing more is read than ``MAX_QUEUED_BYTES``.
 3. While text is on hold and the upstream is silent, the client gets keep-alive comments; an upstream that is silent for
-   too long ends the stream. One sleeping task per stream looks after both: a timeout around every read would cost as
-   much as the moderation of an event.
+   too long ends the stream, and so does a client that takes nothing for too long while output waits for it. One
+   sleeping task per stream looks after all of it: a timeout around every read would cost as much as the moderation of
+   an event.
 """
 
 import asyncio
@@ -27,14 +28,19 @@ from cotguard.gateway.encodings import Decoder
 from cotguard.moderation.exchange import Exchange
 from cotguard.moderation.verdict import Journal
 from cotguard.telemetry.metrics import Metrics
+from cotguard.telemetry.tracing import current
 
-__all__ = ["MAX_QUEUED_BYTES", "Pump", "Rounds"]
+__all__ = ["MAX_QUEUED_BYTES", "Pump", "Rounds", "SlowClientError"]
 
 MAX_QUEUED_BYTES = 64 * 1024
 """Bytes of a stream that wait to be moderated before the upstream is no longer read; one read may go beyond."""
 
 _ROUND_SECONDS = 0.001
 """How long streams are moderated before what they released is written."""
+
+
+class SlowClientError(ConnectionResetError):
+    """The client took nothing for too long, and its connection was aborted."""
 
 
 class Rounds:
@@ -99,6 +105,7 @@ class Pump:
         self._writer = request.writer
         self._response = response
         self._metrics = metrics
+        self._trace = current()
         self._started = started
         self._rounds = rounds
         self._answerers = answerers
@@ -122,6 +129,9 @@ class Pump:
         self._delivered = False
         self._began = False  # something was written, if only an event without text
         self._held_since: float | None = None
+        self._untaken = 0  # bytes that waited for the client when the watch last looked
+        self._taken_at = 0.0  # when they were seen to become fewer
+        self._client_slow = False
 
     @property
     def undelivered(self) -> Undelivered:
@@ -130,24 +140,33 @@ class Pump:
             return Undelivered.NOTHING
         return Undelivered.LAST if self._began else Undelivered.ALL
 
-    async def run(self, *, keep_alive_after: float, idle_timeout: float) -> None:
+    async def run(self, *, keep_alive_after: float, idle_timeout: float, client_timeout: float) -> None:
         """Run until the translator is finished or the upstream's body ends.
 
         Raises what reading, decoding, moderating and writing raise; ``TimeoutError`` when nothing is read for
-        ``idle_timeout`` seconds.
+        ``idle_timeout`` seconds; :class:`SlowClientError` when the client takes nothing for ``client_timeout`` seconds
+        while output waits, at most ``keep_alive_after`` later.
         """
         self._read_at = time.monotonic()
-        async with asyncio.timeout(None) as idle:
-            watch = asyncio.create_task(self._watch(idle, keep_alive_after, idle_timeout))
-            try:
-                self._body.start()
-                await self._wait()
-            finally:
-                self._over = True
-                self._body.close()
-                watch.cancel()
-                if self._asking is not None:
-                    self._asking.close()
+        try:
+            async with asyncio.timeout(None) as limit:
+                patience = partial(self._patience, idle_timeout, client_timeout)
+                watch = asyncio.create_task(self._watch(limit, patience, keep_alive_after))
+                try:
+                    self._body.start()
+                    await self._wait()
+                finally:
+                    self._over = True
+                    self._body.close()
+                    watch.cancel()
+                    if self._asking is not None:
+                        self._asking.close()
+        except TimeoutError:
+            if not self._client_slow:
+                raise
+            if self._transport is not None:
+                self._transport.abort()  # to close it would wait for the client
+            raise SlowClientError("the client took nothing for too long") from None
 
     def _arrived(self, data: bytes) -> None:
         self._queue.append(data)
@@ -237,7 +256,7 @@ class Pump:
                 raise ConnectionResetError("the client is gone")
             self._began = True
             transport.write(b"%x\r\n%b\r\n" % (len(written), written) if self._chunked else written)
-            self._metrics.added.observe(time.monotonic() - self._read_at)
+            self._metrics.added.observe(time.monotonic() - self._read_at, self._trace.trace_id)
         if not self._delivered:
             self._note_first(self._read_at)
         held = self._exchange.held
@@ -265,6 +284,7 @@ class Pump:
                 written, self._written = self._written, None
                 self._deliver(written)
             await self._writer.drain()
+            self._untaken = 0
             if self._over:
                 return
             self._waiting.clear()
@@ -275,33 +295,43 @@ class Pump:
         first_token = self._metrics.first_token
         if not self._received and self._exchange.received:
             self._received = True
-            first_token.labels("upstream").observe(now - self._started)
+            first_token.labels("upstream").observe(now - self._started, self._trace.exemplar)
         if self._exchange.delivered:
             self._delivered = True
-            first_token.labels("delivered").observe(now - self._started)
+            first_token.labels("delivered").observe(now - self._started, self._trace.exemplar)
 
     def _note_held(self, now: float, *, held: bool) -> None:
         if self._held_since is not None:
-            self._metrics.held_seconds.observe(now - self._held_since)
+            self._metrics.held_seconds.observe(now - self._held_since, self._trace.exemplar)
         self._held_since = now if held else None
 
-    async def _watch(self, idle: asyncio.Timeout, keep_alive_after: float, idle_timeout: float) -> None:
-        """Write a comment for every ``keep_alive_after`` seconds of silence with text on hold; let ``idle`` expire."""
+    async def _watch(self, limit: asyncio.Timeout, patience: Callable[[float], float], keep_alive_after: float) -> None:
+        """Write a comment for every ``keep_alive_after`` seconds of silence with text on hold; let ``limit`` expire."""
         wrote = 0.0
         with suppress(ConnectionError):  # the client is gone: the pump learns it too
             while True:
                 now = time.monotonic()
-                pause = min(keep_alive_after, idle_timeout)
-                if not self._due:
-                    left = self._read_at + idle_timeout - now
-                    if left <= 0:
-                        idle.reschedule(asyncio.get_running_loop().time())
-                        return
-                    pause = min(pause, left)
-                    if self._exchange.held:
-                        due = max(self._read_at, wrote) + keep_alive_after - now
-                        if due <= 0:
-                            wrote, due = now, keep_alive_after
-                            await self._response.write(self._translator.keep_alive())
-                        pause = min(pause, due)
+                left = patience(now)
+                if left <= 0:
+                    limit.reschedule(asyncio.get_running_loop().time())
+                    return
+                pause = min(keep_alive_after, left)
+                if self._exchange.held and not self._due:
+                    due = max(self._read_at, wrote) + keep_alive_after - now
+                    if due <= 0:
+                        wrote, due = now, keep_alive_after
+                        await self._response.write(self._translator.keep_alive())
+                    pause = min(pause, due)
                 await asyncio.sleep(pause)
+
+    def _patience(self, idle_timeout: float, client_timeout: float, now: float) -> float:
+        """Seconds to wait on for whom is waited for: the client, if it takes nothing, or else the upstream."""
+        if self._transport is not None and self._protocol.writing_paused:
+            waits = self._transport.get_write_buffer_size()
+            if not 0 < self._untaken <= waits:
+                self._taken_at = now
+            self._untaken = waits
+            left = self._taken_at + client_timeout - now
+            self._client_slow = left <= 0
+            return left
+        return idle_timeout if self._due else self._read_at + idle_timeout - now

@@ -93,9 +93,9 @@ class ReloadingContext(ssl.SSLContext):
         try:
             self._current = self._made()
         except (ValueError, OSError) as error:
-            _LOG.warning("certificate not reloaded port=%s reason=%s", self._port, error)
+            _LOG.warning("certificate not reloaded", extra={"port": self._port, "problem": str(error)})
             return False
-        _LOG.info("certificate reloaded port=%s", self._port)
+        _LOG.info("certificate reloaded", extra={"port": self._port})
         return True
 
     def wrap_bio(

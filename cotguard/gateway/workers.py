@@ -12,9 +12,11 @@ A signal to the main process drains all. When it or the supervisor is gone, the 
 import asyncio
 import logging
 import multiprocessing
+import os
 import signal
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,13 +29,14 @@ import uvloop
 from aiohttp import web
 
 from cotguard.gateway.admin import create_admin_app
+from cotguard.gateway.analysis import Answer
+from cotguard.gateway.notify import Manager
 from cotguard.gateway.reports import Reports
 from cotguard.gateway.tls import TlsFiles, context_of, follow
-from cotguard.gateway.unhandled import SERVER_LOG, log_fault
 from cotguard.telemetry.metrics import Metrics
 from cotguard.telemetry.totals import Totals
 
-__all__ = ["READINESS", "RELOAD", "SNAPSHOT", "STOP_SIGNALS", "AdminPort", "serve_workers", "url_of"]
+__all__ = ["ANALYSIS", "READINESS", "RELOAD", "SNAPSHOT", "STOP_SIGNALS", "AdminPort", "serve_workers", "url_of"]
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SNAPSHOT = "snapshot"
@@ -42,7 +45,11 @@ READINESS = "readiness"
 """A question to a worker: why it takes no requests, empty when it does."""
 RELOAD = "reload"
 """A request to a worker: load the configuration anew. The answer is why it cannot be used, empty if it is in force."""
+ANALYSIS = "analysis"
+"""A question of another gateway: a path and a body. Bodies are told in Latin-1, whatever they are in."""
 
+_LOG = logging.getLogger("cotguard.workers")
+_SILENT = "a worker does not answer"
 _LOOK_SECONDS = 0.2
 _RESTART_PAUSE = 1.0
 _METRICS_SECONDS = 1.0
@@ -50,6 +57,7 @@ _METRICS_SECONDS = 1.0
 _REFRESH_SECONDS = 1.0
 """How often workers are asked without a scrape: so much of its accounts is lost at most when one is killed."""
 _RELOAD_SECONDS = 60.0
+_ANALYSIS_SECONDS = 60.0
 _URL_BYTES = 1024
 _FORK = multiprocessing.get_context("fork")
 
@@ -96,21 +104,22 @@ class _Main:
         self._control = control
         self._supervisor = supervisor
         self._patience = patience
+        self._manager = Manager.of(os.environ)
         self._draining = False
         self._ended = asyncio.Event()
         self._metrics = Metrics()  # of this process: the admin port's certificate
         self._totals = Totals(self._metrics.registry)
         self._started = 0
+        self._asked = 0
         self._workers: dict[int, Reports] = {}  # those that serve, by the number of their start
 
     async def serve(self, admin: AdminPort) -> None:
         """Serve the admin port until the supervisor and all workers have ended."""
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(log_fault)
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._drain)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-        runner = web.AppRunner(create_admin_app(self, admin.token), access_log=None, logger=SERVER_LOG)
+        runner = web.AppRunner(create_admin_app(self, admin.token), access_log=None)
         await runner.setup()
         tls = context_of("admin", admin.tls, self._metrics)
         await web.TCPSite(runner, admin.host, admin.port, ssl_context=tls).start()
@@ -118,14 +127,19 @@ class _Main:
         async with asyncio.TaskGroup() as tasks:
             loop.add_reader(self._control, self._take_channel, tasks)
             loop.add_signal_handler(signal.SIGHUP, lambda: tasks.create_task(self.reload()))
-            background = tasks.create_task(self._refresh()), tasks.create_task(follow(tls))
+            background = [
+                tasks.create_task(self._refresh()),
+                tasks.create_task(follow(tls)),
+                tasks.create_task(self._manager.watch(self._is_alive)),
+            ]
             await self._ended.wait()
-            for each in background:
-                each.cancel()
+            for task in background:
+                task.cancel()
         await runner.cleanup()
 
     def _drain(self) -> None:
         self._draining = True
+        self._manager.stopping()
         self._supervisor.terminate()
 
     def _take_channel(self, tasks: asyncio.TaskGroup) -> None:
@@ -143,8 +157,11 @@ class _Main:
         """Listen to one worker until it ends."""
 
         def told(snapshot: Any) -> None:
+            begins = number not in self._workers
             self._workers[number] = reports
             self._totals.update(number, snapshot)
+            if begins and len(self._workers) == self._count:
+                self._manager.ready()
 
         reports = Reports(channel, told)
         await reports.listen()
@@ -156,21 +173,45 @@ class _Main:
             return "draining"
         if missing := self._count - len(self._workers):
             return f"{missing} of {self._count} workers are being started"
+        return next(filter(None, await self._answers()), "")
+
+    async def _answers(self) -> list[str]:
+        """What keeps workers from taking requests, of each of them."""
         asked = (reports.ask(READINESS, within=self._patience) for reports in self._workers.values())
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        if any(isinstance(answer, BaseException) for answer in answers):
-            return "a worker does not answer"
-        return next(filter(None, answers), "")
+        return [_SILENT if isinstance(answer, BaseException) else answer for answer in answers]
+
+    async def _is_alive(self) -> bool:
+        """Whether no worker hangs. One that ends is replaced."""
+        return _SILENT not in await self._answers()
 
     async def reload(self) -> list[str]:
         """Let all workers load the configuration anew. Returns why it cannot be used, for each that cannot."""
+        self._manager.reloading()
+        try:
+            return await self._reloaded()
+        finally:
+            self._manager.ready()
+
+    async def _reloaded(self) -> list[str]:
         asked = (reports.ask(RELOAD, within=_RELOAD_SECONDS) for reports in self._workers.values())
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        return [answer if isinstance(answer, str) else "a worker does not answer" for answer in answers if answer]
+        return [answer if isinstance(answer, str) else _SILENT for answer in answers if answer]
 
-    async def metrics(self) -> bytes:
+    async def analysis(self, path: str, body: bytes) -> Answer:
+        if not self._workers:
+            return 503, b'{"error": "No worker serves now."}'
+        self._asked += 1
+        reports = list(self._workers.values())[self._asked % len(self._workers)]
+        try:
+            status, answer = await reports.ask(ANALYSIS, [path, body.decode("latin-1")], within=_ANALYSIS_SECONDS)
+        except TimeoutError:
+            return 504, b'{"error": "A worker does not answer."}'
+        return status, answer.encode("latin-1")
+
+    async def metrics(self, accept: str) -> bytes:
         await self._ask_all()
-        return self._totals.expose()
+        return self._totals.expose(accept)
 
     async def _ask_all(self) -> None:
         await asyncio.gather(*(self._ask(number, reports) for number, reports in self._workers.items()))
@@ -219,7 +260,7 @@ def _supervise(count: int, work: Work, control: socket.socket, other: socket.soc
         connection.wait([main.sentinel, *(process.sentinel for process in processes)], timeout=_LOOK_SECONDS)
         for index, process in enumerate(processes):
             if not process.is_alive() and not stopping:
-                logging.getLogger("cotguard").error("worker=%d exited=%s restarting", index, process.exitcode)
+                _LOG.error("worker exited and is started again", extra={"worker": index, "exit": process.exitcode})
                 time.sleep(_RESTART_PAUSE)
                 processes[index] = start()
     for process in processes:
@@ -234,4 +275,8 @@ def _work(work: Work, channel: socket.socket, url: str, others: tuple[socket.soc
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    work(channel, url)
+    try:
+        work(channel, url)
+    except Exception:  # else multiprocessing prints it with its message, which may quote what must not be shown
+        _LOG.critical("worker failed", exc_info=True)
+        sys.exit(1)

@@ -27,10 +27,21 @@ from cotguard.moderation.view import Edit, View
 from cotguard.policy import Mode, OnError, Policy
 from cotguard.spans import Action, ChannelKind, Span
 
-__all__ = ["MAX_HELD_CHARS", "Channel", "ModerationFault", "Terms"]
+__all__ = ["CHANNEL_BYTES", "MAX_BYTES", "MAX_HELD_CHARS", "Channel", "ExchangeTooLarge", "ModerationFault", "Terms"]
 
 MAX_HELD_CHARS = 65_536
 """Characters one channel may hold before its exchange fails closed: several times the longest value known."""
+
+MAX_BYTES = 64 * 1024 * 1024
+"""Memory that one exchange may hold before it fails closed: its channels and what is on hold in all of them."""
+
+CHANNEL_BYTES = 8 * 1024
+"""What a channel takes, with its detectors' sessions and the dialect's state, by measurement: 4 to 8 KiB."""
+_HELD_BYTES = 32
+"""What a character on hold takes, with where it came from and what was found there, by measurement: 6 to 22."""
+
+_FEW_CHARS = 1024
+"""What one channel may have on hold without a look at what all of them have."""
 
 _ALONE_CHARS = 32
 """Where a text follows another channel's, values that begin this early are looked for without it, too."""
@@ -41,6 +52,10 @@ TAIL_CHARS = REACH
 
 class ModerationFault(Exception):  # noqa: N818  # a fault in the sense of the guarantees (G5)
     """A detector failed or a limit was exceeded. The message holds no moderated text."""
+
+
+class ExchangeTooLarge(ModerationFault):
+    """The exchange holds more memory than it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +77,14 @@ class Terms:
     origins: Origins = field(default_factory=Origins)
     hidden: frozenset[ChannelKind] = frozenset()
     """Kinds whose text is moderated and then not written: only the view's structure is left of it."""
+    max_bytes: int = MAX_BYTES
+
+    def keep(self, size: int) -> None:
+        """Account for ``size`` more bytes that stay. Raises :class:`ExchangeTooLarge`, whatever the policy says."""
+        ledger = self.ledger
+        ledger.kept += size
+        if ledger.kept + _HELD_BYTES * (ledger.received - ledger.decided) > self.max_bytes:
+            raise ExchangeTooLarge(f"more than {self.max_bytes} bytes held for one exchange")
 
 
 def _end(link: tuple[int, int]) -> int:
@@ -319,8 +342,11 @@ class Channel:
             if end > frontier:  # it would cut one of the view's tokens
                 frontier = start
         written = "" if frontier <= self.released or self.blocked else self._write(frontier, groups)
-        if self.received - self.released > self._terms.max_held and not self.blocked:
-            raise self._fault(f"more than {self._terms.max_held} characters on hold")
+        held = self.received - self.released
+        if held > _FEW_CHARS and not self.blocked:
+            if held > self._terms.max_held:
+                raise self._fault(f"more than {self._terms.max_held} characters on hold")
+            self._terms.keep(0)
         return written
 
     def _groups_before(self, frontier: int) -> tuple[int, list[Group]]:

@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from cotguard.detectors.contract import Detector, RequestFacts
 from cotguard.detectors.placeholders import GivenPlaceholders, PlaceholderShapes
-from cotguard.moderation.channel import MAX_HELD_CHARS, ModerationFault, Terms
+from cotguard.moderation.channel import MAX_BYTES, MAX_HELD_CHARS, ExchangeTooLarge, ModerationFault, Terms
 from cotguard.moderation.lane import Emission, Lane
 from cotguard.moderation.placeholders import Placeholders
 from cotguard.moderation.provenance import Provenance
@@ -30,7 +30,16 @@ from cotguard.moderation.view import PlainView, View
 from cotguard.policy import Mode, OnError, Policy, RequestTexts
 from cotguard.spans import Action, ChannelKind, Span
 
-__all__ = ["Emission", "Exchange", "Lane", "ModerationFault", "Outcome", "RequestBlocked", "Verdict"]
+__all__ = [
+    "Emission",
+    "Exchange",
+    "ExchangeTooLarge",
+    "Lane",
+    "ModerationFault",
+    "Outcome",
+    "RequestBlocked",
+    "Verdict",
+]
 
 
 _SHAPES = PlaceholderShapes()
@@ -43,7 +52,7 @@ class Exchange:
     ``exchange_key``, which is random unless given. With ``record`` every span is kept in ``spans`` with its action.
     ``findings``: what is found in texts of requests, for all exchanges with these detectors. What is replaced by
     placeholders in them is restored in the lanes. Text of the kinds in ``hidden`` is moderated and not written.
-    ``journal`` gets each decision.
+    ``journal`` gets each decision. ``max_bytes``: the memory that the response may hold.
     """
 
     def __init__(
@@ -59,6 +68,7 @@ class Exchange:
         findings: Findings | None = None,
         hidden: frozenset[ChannelKind] = frozenset(),
         journal: Journal | None = None,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self.policy = policy
         self.spans: list[tuple[Span, Action]] = []
@@ -69,7 +79,16 @@ class Exchange:
         replacer = Replacer(key, KeyedPseudonyms(exchange_key or secrets.token_bytes(16)))
         recorded = self.spans if record else None
         self._response = Terms(
-            policy, detectors, facts, replacer, self.placeholders, self._ledger, max_held, recorded, hidden=hidden
+            policy,
+            detectors,
+            facts,
+            replacer,
+            self.placeholders,
+            self._ledger,
+            max_held,
+            recorded,
+            hidden=hidden,
+            max_bytes=max_bytes,
         )
         findings = Findings(policy, detectors) if findings is None else findings
         request = Terms(
@@ -165,6 +184,10 @@ class Exchange:
             detectors.append(GivenPlaceholders(self.placeholders.counts))
         self._response = replace(terms, detectors=detectors, facts=facts, origins=self._provenance.origins)
         self._reader = None
+
+    def keep(self, size: int) -> None:
+        """Account for ``size`` more bytes that a dialect keeps of the response. Raises :class:`ExchangeTooLarge`."""
+        self._response.keep(size)
 
     def lane(self, index: int) -> Lane:
         """The lane of choice ``index``."""

@@ -19,7 +19,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cotguard.moderation.channel import TAIL_CHARS, Channel, Terms
+from cotguard.moderation.channel import CHANNEL_BYTES, TAIL_CHARS, Channel, Terms
 from cotguard.moderation.view import View
 from cotguard.spans import ChannelKind, Span
 
@@ -76,6 +76,7 @@ class Lane:
 
     def open(self, key: Hashable, view: View, head: object = None) -> None:
         """Add a channel. Its place in the order is that of this call."""
+        self._terms.keep(CHANNEL_BYTES)
         channel = self._channels[key] = Channel(key, head, view, self._terms)
         self._pending.append(channel)
 
@@ -142,6 +143,7 @@ class Lane:
 
     def _activate(self, channel: Channel) -> None:
         """The text moves to another channel, new or paused."""
+        self._terms.keep(0)  # the one before goes on to hold what it has
         previous = self._active
         self._active = channel
         if channel.received:

@@ -84,14 +84,16 @@ class Journal:
 class Ledger:
     """The running account of one exchange. Characters are code points of channel text.
 
-    ``received`` counts what came in, ``decided`` what of it is no longer on hold, ``delivered`` what was written.
-    ``journal`` is set where each decision is recorded.
+    ``received`` counts what came in, ``decided`` what of it is no longer on hold, ``delivered`` what was written;
+    ``kept`` the bytes of what stays until the end: channels, and copies of texts. ``journal`` is there where each
+    decision is recorded.
     """
 
     tally: Counter[Verdict] = field(default_factory=Counter)
     received: int = 0
     decided: int = 0
     delivered: int = 0
+    kept: int = 0
     journal: Journal | None = None
 
     def count(self, verdict: Verdict, span: Span | None = None, rule: int = -1, value: str = "") -> None:

@@ -12,7 +12,7 @@ __all__ = ["Buckets"]
 class Buckets:
     """How many values were at most each of ``bounds`` (ascending) and above the one before. For one thread."""
 
-    __slots__ = ("bounds", "counts", "total")
+    __slots__ = ("bounds", "counts", "exemplars", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(bounds)
@@ -20,8 +20,13 @@ class Buckets:
         """The last one counts what is above all bounds."""
         self.total = 0.0
         """Sum of the values."""
+        self.exemplars: dict[int, tuple[str, float]] = {}
+        """By place in ``counts``: the trace that had the last such value, and the value."""
 
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
+    def observe(self, value: float, trace_id: str = "") -> None:
+        """Count one value. It is an exemplar if there is a trace to look at."""
+        place = bisect_left(self.bounds, value)
+        self.counts[place] += 1
         self.total += value
+        if trace_id:
+            self.exemplars[place] = (trace_id, value)

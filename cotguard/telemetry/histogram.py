@@ -11,6 +11,7 @@ from itertools import accumulate
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from cotguard.telemetry.buckets import Buckets
@@ -30,5 +31,13 @@ class EventHistogram(Collector):
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """The one family, as the registry asks for it."""
         labels = (*map(floatToGoString, self.buckets.bounds), "+Inf")
-        counts = list(zip(labels, accumulate(self.buckets.counts), strict=True))
-        yield HistogramMetricFamily(self._name, self._documentation, buckets=counts, sum_value=self.buckets.total)
+        counts = zip(labels, accumulate(self.buckets.counts), strict=True)
+        buckets = [self._bucket(place, *each) for place, each in enumerate(counts)]
+        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self.buckets.total)
+
+    def _bucket(self, place: int, label: str, count: int) -> tuple[str, float] | tuple[str, float, Exemplar]:
+        exemplar = self.buckets.exemplars.get(place)
+        if exemplar is None:
+            return label, count
+        trace_id, value = exemplar
+        return label, count, Exemplar({"trace_id": trace_id}, value)

@@ -1,6 +1,7 @@
 """Prometheus metrics. Labels come from fixed sets; nothing a model or a client wrote becomes one."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import choose_encoder
 
 from cotguard import __version__
 from cotguard.moderation.exchange import Exchange
@@ -156,6 +157,19 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.exchange_seconds = Histogram(
+            "cotguard_exchange_seconds",
+            "Time from a request's headers to the end of its response.",
+            ["outcome"],
+            buckets=(*_SECONDS, 120, 300, 600, 1800),
+            registry=registry,
+        )
+        self.loop_lag = Histogram(
+            "cotguard_event_loop_lag_seconds",
+            "How much later than asked the event loop wakes a task.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self.reloads = Counter(
             "cotguard_config_reloads_total", "Reloads of the configuration.", ["result"], registry=registry
         )
@@ -187,6 +201,32 @@ class Metrics:
             "cotguard_audit_commit_seconds", "Time until records are kept.", buckets=_SECONDS, registry=registry
         )
         self.audit_queue = Gauge("cotguard_audit_queue_records", "Records that wait to be written.", registry=registry)
+        self.reload_time = Gauge(
+            "cotguard_config_last_reload_timestamp_seconds",
+            "When the configuration in use was loaded.",
+            registry=registry,
+        )
+        self.reload_time.set_to_current_time()
+        ProcessCollector(registry=registry)
+        self.overload_places = Gauge(
+            "cotguard_overload_places", "Exchanges that may be under way at the same time.", registry=registry
+        )
+        self.overload_waiting = Gauge(
+            "cotguard_overload_waiting_requests", "Requests that wait for a place.", ["priority"], registry=registry
+        )
+        self.overload_wait = Histogram(
+            "cotguard_overload_wait_seconds",
+            "Time of requests in that queue, of those that had to wait.",
+            ["priority"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.overload_shed = Counter(
+            "cotguard_overload_shed_total",
+            "Requests refused because there was too much to do.",
+            ["reason", "priority"],
+            registry=registry,
+        )
         build = Gauge("cotguard_build_info", "This build.", ["version"], registry=registry)
         build.labels(__version__).set(1)
 
@@ -194,6 +234,8 @@ class Metrics:
         """Count a reload of the configuration."""
         self.reloads.labels("applied" if applied else "refused").inc()
         self.reload_success.set(int(applied))
+        if applied:
+            self.reload_time.set_to_current_time()
 
     def account(self, exchange: Exchange) -> None:
         """Count an exchange's verdicts, once, at its end."""
@@ -203,9 +245,9 @@ class Metrics:
             if verdict.outcome == "bypassed":
                 self.failures.labels("moderation_failed", "open").inc(count)
 
-    def expose(self) -> bytes:
-        """The text exposition format."""
-        return generate_latest(self.registry)
+    def expose(self, accept: str = "") -> bytes:
+        """The exposition in the format that an ``Accept`` header asks for, else the text format."""
+        return choose_encoder(accept)[0](self.registry)
 
 
 METRICS = Metrics()

@@ -2,16 +2,18 @@
 
 A process describes its metrics by a *snapshot*. Counters and histograms are summed over all processes that ever were,
 so that they never fall when one is replaced; gauges over those that live. Gauges whose name ends in ``_info`` say what
-is in use: they are 1 where any process says so. Of those that are a time (``_timestamp_seconds``) the earliest is told:
-the process that lags behind the others is the one to know of.
+is in use: they are 1 where any process says so. Of those that are a time or say yes or no (``_timestamp_seconds``,
+``_start_time_seconds``, ``_success``, ``_up``) the least is told: the process that is behind the others is the one to
+know of. Exemplars stay with their process.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from operator import add
 from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 __all__ = ["Snapshot", "Totals", "snapshot"]
@@ -22,6 +24,8 @@ Snapshot = list[Any]
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 _OWN = 0
 """The number of this process, which serves no exchanges, beside those of the workers."""
+
+_LEAST = ("_timestamp_seconds", "_start_time_seconds", "_success", "_up")
 
 
 def snapshot(registry: CollectorRegistry) -> Snapshot:
@@ -48,7 +52,7 @@ class _Family:
         self._name = name
         self._kind = kind
         self._documentation = documentation
-        self._join: Callable[[float, float], float] = min if name.endswith("_timestamp_seconds") else add
+        self._join: Callable[[float, float], float] = min if name.endswith(_LEAST) else add
         self._ended: dict[_Key, float] = {}
         self._live: dict[int, dict[_Key, float]] = {}
 
@@ -112,6 +116,6 @@ class Totals(Collector):
             yield family.metric()
         yield GaugeMetricFamily("cotguard_workers", "Worker processes that serve.", len(self._live))
 
-    def expose(self) -> bytes:
-        """The text exposition format."""
-        return generate_latest(self._registry)
+    def expose(self, accept: str = "") -> bytes:
+        """The exposition in the format that an ``Accept`` header asks for, else the text format."""
+        return choose_encoder(accept)[0](self._registry)

@@ -103,7 +103,7 @@ class ServerDocument(BaseModel):
     def base(self) -> str:
         """The URL before the paths of its API."""
         found = _UNIX.fullmatch(self.url)
-        return "http://localhost" + (found[2] or "").rstrip("/") if found else self.url
+        return "http://localhost" + (found[2] or "") if found else self.url
 
     @property
     def label(self) -> str:
@@ -169,9 +169,7 @@ class PoolDocument(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    servers: Annotated[
-        tuple[ServerDocument, ...], Field(min_length=1, max_length=256, description="URLs, or {url, weight}")
-    ]
+    servers: Annotated[tuple[ServerDocument, ...], Field(max_length=256, description="URLs, or {url, weight}")]
     concurrency: Annotated[
         int | None, Field(ge=1, description="requests under way per server; no limit when missing")
     ] = None
@@ -196,6 +194,8 @@ class PoolDocument(BaseModel):
     @field_validator("servers")
     @classmethod
     def _different(cls, value: tuple[ServerDocument, ...]) -> tuple[ServerDocument, ...]:
+        if not value:
+            raise ValueError("name one at least: http://HOST:PORT")
         labels = [server.label for server in value]
         for label in labels:
             if labels.count(label) > 1:

@@ -8,13 +8,16 @@
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from enum import StrEnum
 
 import aiohttp
 from aiohttp import hdrs
+from aiohttp.http_exceptions import HttpProcessingError
 
+from cotguard.gateway.body import interrupted
 from cotguard.gateway.encodings import Decoder
 from cotguard.gateway.outgoing import Outgoing
 from cotguard.telemetry.metrics import Metrics
@@ -74,8 +77,11 @@ class Answer:
         decoder = Decoder(self.response.headers.get(hdrs.CONTENT_ENCODING, ""), limit)
         body = bytearray()
         while True:
-            async with asyncio.timeout(self.idle_timeout):
-                data = await self.response.content.readany()
+            try:
+                async with asyncio.timeout(self.idle_timeout):
+                    data = await self.response.content.readany()
+            except HttpProcessingError as error:
+                raise interrupted(error) from None
             if not data:
                 return bytes(body)
             body += decoder.feed(data)
@@ -101,7 +107,9 @@ class Pool:
         self.credentials = credentials
         self._document = document
         self._servers = servers
-        self._balancer = Balancer(servers, document.concurrency)
+        # In any order, so that gateways and workers that start together do not all begin with the same server.
+        order = random.sample(list(servers.items()), len(servers))
+        self._balancer = Balancer(dict(order), document.concurrency)
         self._metrics = metrics
         self._line: dict[asyncio.Future[Slot[Server]], set[Server]] = {}  # who waits, and what was tried for him
 
@@ -146,9 +154,8 @@ class Pool:
         """A place at a server, when it is this request's turn. Raises :class:`PoolError`."""
         try:
             self._advance()
-            if not self._line:
-                with suppress(AllFullError):
-                    return self._begin(tried)
+            with suppress(AllFullError):
+                return self._begin(tried)
             return await self._in_line(tried, deadline)
         except (AllDownError, AllFullError) as error:
             self._metrics.upstream_unserved.labels(self.name, _REASONS[type(error)]).inc()

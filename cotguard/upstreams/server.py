@@ -22,6 +22,7 @@ from cotguard.gateway.outgoing import Outgoing
 from cotguard.telemetry.metrics import Metrics
 from cotguard.upstreams.balancing import Member
 from cotguard.upstreams.breaker import Breaker, State
+from cotguard.upstreams.connections import TCPConnections, UnixConnections
 from cotguard.upstreams.document import Connecting, HealthDocument, ServerDocument
 from cotguard.upstreams.errors import NoAnswerError, NotConnectedError, TooSlowError
 from cotguard.upstreams.health import watch
@@ -68,6 +69,7 @@ class Server(Member):
         self._closing: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._retired = False
+        self._breaker_closed = True  # as was logged last
 
     def start(self) -> None:
         """Begin health checks, if there are to be any."""
@@ -100,6 +102,7 @@ class Server(Member):
                 self._closing = asyncio.create_task(self._session.close())
                 self._session = None
             return
+        self._log_breaker()
         self._metrics.upstream_up.labels(self.pool, self.label).set(self.healthy)
         self._metrics.upstream_outstanding.labels(self.pool, self.label).set(self.outstanding)
         for state in State:
@@ -141,10 +144,19 @@ class Server(Member):
             return
         self.healthy = not wrong
         if wrong:
-            _LOG.warning("pool=%s server=%s out reason=%s", self.pool, self.label, wrong)
+            _LOG.warning("server out", extra={"pool": self.pool, "server": self.label, "reason": wrong})
         else:
-            _LOG.info("pool=%s server=%s in", self.pool, self.label)
+            _LOG.info("server in", extra={"pool": self.pool, "server": self.label})
         self.changed()
+
+    def _log_breaker(self) -> None:
+        closed = self.breaker.state is State.CLOSED
+        if closed != self._breaker_closed:
+            self._breaker_closed = closed
+            if closed:
+                _LOG.info("breaker closed", extra={"pool": self.pool, "server": self.label})
+            else:
+                _LOG.warning("breaker open", extra={"pool": self.pool, "server": self.label})
 
     def _opened(self) -> aiohttp.ClientSession:
         """The session, made in the running loop."""
@@ -162,8 +174,8 @@ class Server(Member):
 
     def _connector(self) -> aiohttp.BaseConnector:
         if self._socket:
-            return aiohttp.UnixConnector(self._socket, limit=0, keepalive_timeout=_KEEP_ALIVE)
-        return aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE, ssl=self._context or True)
+            return UnixConnections(self._socket, limit=0, keepalive_timeout=_KEEP_ALIVE)
+        return TCPConnections(limit=0, keepalive_timeout=_KEEP_ALIVE, ssl=self._context or True)
 
 
 def _kind(error: aiohttp.ClientError) -> str:

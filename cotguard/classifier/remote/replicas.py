@@ -123,9 +123,9 @@ class _Replica:
             self.up = up
             self._metrics.classifier_replica.labels(self.name).set(up)
             if up:
-                _LOG.info("replica=%s in", self.name)
+                _LOG.info("replica in", extra={"replica": self.name})
             else:
-                _LOG.warning("replica=%s out reason=%s", self.name, reason)
+                _LOG.warning("replica out", extra={"replica": self.name, "reason": reason})
             self._changed()
 
     async def close(self) -> None:

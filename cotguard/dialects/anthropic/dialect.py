@@ -63,7 +63,7 @@ class Anthropic(TabledDialect):
         return MessagesStream(ServerSentEvents(), self.form, prepared, exchange)
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
-        return dumps(moderated(read_object(data), self.form, prepared, exchange))
+        return dumps(moderated(read_object(data, prepared.reported), self.form, prepared, exchange))
 
     def error(self, kind: ErrorKind, message: str) -> bytes:
         return dumps(error_object(kind, message))

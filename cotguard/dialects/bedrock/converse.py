@@ -145,7 +145,7 @@ def _cleaned(block: object, tools: frozenset[str], *, signed: bool) -> dict[str,
         return {"reasoningContent": {"reasoningText": {"text": thought["text"], **kept}}}
     if signed and (content := redacted_content(reasoning)):
         return {"reasoningContent": {"redactedContent": content}}
-    if use.get("name") in tools:
+    if isinstance(name := use.get("name"), str) and name in tools:
         return {"toolUse": use}
     if result:
         return {"toolResult": {**result, "content": _with(result.get("content"), "text", "json")}}

@@ -136,7 +136,7 @@ class Bedrock(TabledDialect):
         return CompletionStream(form, self._shapes.invocation, prepared, exchange, self._exceptions)
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
-        value = read_object(data)
+        value = read_object(data, prepared.reported)
         if prepared.action == "anthropic":
             return dumps(moderated(value, self._claude, prepared, exchange))
         form = self._forms.get(prepared.action)

@@ -97,7 +97,7 @@ class ChatCompletions(TabledDialect):
         return ChatStream(self._form, prepared, exchange) if content_type == "text/event-stream" else None
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
-        response = read_object(data)
+        response = read_object(data, prepared.reported)
         if response.get("error"):
             raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
         items = response.get("choices")

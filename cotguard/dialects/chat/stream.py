@@ -169,6 +169,8 @@ class ChatStream:
         if error or failed:
             self._error = self._form.upstream_error(error, UPSTREAM_REPORTED)
             raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
+        if self._prepared.reported is not None:
+            self._prepared.reported.take(chunk)
         self._note_envelope(chunk)
         extras = self._form.extras.read(chunk).structure
         self._extras |= extras

@@ -107,7 +107,7 @@ class Gemini(TabledDialect):
         return None if framing is None else _Stream(self, framing(), prepared, exchange)
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
-        value = read_object(data)
+        value = read_object(data, prepared.reported)
         if value.get("error"):
             raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
         root = self.response.copy(value).root
@@ -127,7 +127,8 @@ class Gemini(TabledDialect):
         originals: list[list[dict[str, Any]]] = []
         if parts:
             parts, originals = _joined([part for part in parts if _is_declared(part, prepared.tools)])
-            item = {**item, "content": {**item["content"], "parts": parts}}
+            content = item["content"]  # the parts themselves, or what holds them
+            item = {**item, "content": {**(content if isinstance(content, dict) else {}), "parts": parts}}
         lane = exchange.lane(index)
         written = moderate(item, self.candidate, lane, lambda text: _view(text, parts))
         reason = _reason(item, written)

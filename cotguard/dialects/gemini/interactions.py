@@ -101,7 +101,7 @@ class Interactions(TabledDialect):
         return _Stream(self, prepared, exchange)
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
-        value = read_object(data)
+        value = read_object(data, prepared.reported)
         if value.get("error"):
             raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
         steps = value.get("steps")
@@ -239,8 +239,7 @@ class _Stream(EventStream):
         if type(index) is not int or index in self._steps or not isinstance(step, dict):
             raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _NOT_FORMED)
         kind = step.get("type")
-        served = kind in _SPOKEN or kind in _CODE
-        if not isinstance(kind, str) or not served or not _is_served(step, self.prepared.tools):
+        if not isinstance(kind, str) or kind not in {*_SPOKEN, *_CODE} or not _is_served(step, self.prepared.tools):
             self._steps[index] = None
             return
         own = self._steps[index] = self._served

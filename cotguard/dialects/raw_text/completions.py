@@ -71,7 +71,7 @@ class Completions(TabledDialect):
         return _Stream(self._choice, self._reasons, prepared, exchange) if content_type == "text/event-stream" else None
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
-        response = read_object(data)
+        response = read_object(data, prepared.reported)
         if response.get("error"):
             raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
         items = response.get("choices")

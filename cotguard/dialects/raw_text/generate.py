@@ -44,7 +44,7 @@ class Generate(TabledDialect):
         return self._form(prepared).stream(prepared, exchange)
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
-        results, listed = read_results(data)
+        results, listed = read_results(data, prepared.reported)
         written = self._form(prepared).results(results, prepared, exchange)
         return dumps(written if listed else written[0])
 

@@ -69,7 +69,7 @@ class LlamaCpp(TabledDialect):
         return _Stream(self._result, prepared, exchange) if content_type == "text/event-stream" else None
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
-        results, listed = read_results(data)
+        results, listed = read_results(data, prepared.reported)
         kind = opening_kind(prepared)
         written: list[dict[str, Any]] = []
         for at, result in enumerate(results):

@@ -16,6 +16,7 @@ from typing import Any
 from cotguard.dialects.channels import KINDS
 from cotguard.dialects.chat.format import Format
 from cotguard.dialects.contract import UPSTREAM_REPORTED, ErrorKind, Prepared, UpstreamFault
+from cotguard.dialects.reported import Reported
 from cotguard.dialects.request import bad
 from cotguard.dialects.stream import EventStream, Outgoing
 from cotguard.dialects.table import Table
@@ -89,8 +90,11 @@ def opening_kind(prepared: Prepared) -> ChannelKind:
     return initial_kind(prepared.model) if kind is ChannelKind.OUTPUT else kind
 
 
-def read_results(data: bytes) -> tuple[list[dict[str, Any]], bool]:
-    """The results of a whole body, and whether they are in a list. Raises :class:`UpstreamFault`."""
+def read_results(data: bytes, reported: Reported | None) -> tuple[list[dict[str, Any]], bool]:
+    """The results of a whole body, noted in ``reported``, and whether they are in a list.
+
+    Raises :class:`UpstreamFault`.
+    """
     try:
         value: Any = loads(data)
     except JSONError:
@@ -101,6 +105,9 @@ def read_results(data: bytes) -> tuple[list[dict[str, Any]], bool]:
         raise invalid()
     if any(each.get("error") for each in results):
         raise UpstreamFault(ErrorKind.UPSTREAM_ERROR, UPSTREAM_REPORTED)
+    if reported is not None:
+        for each in results:
+            reported.take(each)
     return results, listed
 
 

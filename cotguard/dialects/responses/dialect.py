@@ -41,7 +41,7 @@ class Responses(TabledDialect):
         return ResponseStream(self._form, prepared, exchange) if content_type == "text/event-stream" else None
 
     def body(self, data: bytes, prepared: Prepared, exchange: Exchange) -> bytes:
-        response = read_object(data)
+        response = read_object(data, prepared.reported)
         output = response.get("output")
         if not isinstance(output, list):
             if response.get("error"):
