@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from rich.console import Console
@@ -56,7 +57,7 @@ def _play_all(scenarios: dict[str, Scenario], scale: Scale) -> list[Result]:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         for name, scenario in scenarios.items():
             task = progress.add_task(name, total=scale.exchanges if scenario.counted else None)
-            results.append(play(name, scenario, scale, lambda count, task=task: progress.advance(task, count)))
+            results.append(play(name, scenario, scale, partial(progress.advance, task)))
             progress.update(task, total=results[-1].exchanges, completed=results[-1].exchanges)
     return results
 

@@ -61,12 +61,14 @@ async def slow_readers(run: Run) -> None:
                 await asyncio.sleep(1)
 
     async def dropped() -> int:
-        return int(await stage.gateway.metric("cotguard_requests_total", outcome="client_gone"))
+        outcomes = "client_slow", "client_gone"  # whoever is the first to notice: the gateway, or the system
+        counts = [await stage.gateway.metric("cotguard_requests_total", outcome=outcome) for outcome in outcomes]
+        return int(sum(counts))
 
     async def all_dropped() -> bool:
         return await dropped() >= run.scale.slow
 
-    async with run.stage(client_timeout=CLIENT_TIMEOUT) as stage:
+    async with run.stage(settings={"client_timeout": CLIENT_TIMEOUT}) as stage:
         numbers = [next(stage.numbers) for _ in range(run.scale.slow)]
         async with _connected(stage, run.scale.slow) as sockets:
             async with stage.load():

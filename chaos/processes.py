@@ -65,15 +65,14 @@ async def worker_killed(run: Run) -> None:
     async def kill_again_and_again(stage: Stage) -> None:
         nonlocal kills
         while True:
-            await asyncio.sleep(draw.uniform(1, 3))
+            await asyncio.sleep(draw.uniform(0.5, 2))
             workers = stage.gateway.serving
             if len(workers) == stage.gateway.workers:  # else the one before is not there again
                 ports.update(_kill(draw.choice(workers)))
                 kills += 1
 
     async with run.stage(workers=2) as stage:
-        for worker in stage.gateway.serving:
-            await _replaced(stage, worker)
+        await _all_replaced(stage)
         stage.note_base()  # a worker that took another's place has ends of pipes that the first ones had not
         async with background(kill_again_and_again(stage)):
             seen = await stage.crowd(stage.whole() for _ in range(run.scale.exchanges))
@@ -86,17 +85,19 @@ async def worker_killed(run: Run) -> None:
 def _kill(worker: psutil.Process) -> set[int]:
     """Kill it; returns the ports of the clients whose connections it had."""
     worker.suspend()  # so that it takes no connection between the look and its end
-    ports = {each.raddr.port for each in worker.net_connections("tcp") if each.raddr}
+    ports = {each.raddr[1] for each in worker.net_connections("tcp") if each.status == psutil.CONN_ESTABLISHED}
     worker.kill()
     return ports
 
 
-async def _replaced(stage: Stage, worker: psutil.Process) -> None:
-    """Kill a worker and wait until another has its place."""
-    _kill(worker)
+async def _all_replaced(stage: Stage) -> None:
+    """Kill all workers and wait until others have their places."""
+    first = stage.gateway.serving
+    for worker in first:
+        worker.kill()
 
     async def replaced() -> bool:
-        return worker not in stage.gateway.serving and await stage.gateway.ready()
+        return not set(first) & set(stage.gateway.serving) and await stage.gateway.ready()
 
     await until(replaced)
 
@@ -119,7 +120,7 @@ async def classifier_killed(run: Run) -> None:
     model = {"bundle": DEFAULT, "classifier_url": f"grpc://127.0.0.1:{port}"}
     with ExitStack() as stack:
         server = stack.enter_context(_classifier(port))
-        async with run.stage(policies=(CLASSIFIER,), **model) as stage:
+        async with run.stage(policies=(CLASSIFIER,), settings=model) as stage:
             async with background(kill_again_and_again(stack, server)):
                 await stage.crowd(stage.whole() for _ in range(run.scale.exchanges))
             stack.close()

@@ -1,7 +1,7 @@
 """All scenarios, how their exchanges may end, and how one is played."""
 
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ __all__ = ["SCENARIOS", "Scenario", "play"]
 class Scenario(NamedTuple):
     """What is done, how exchanges may end, and whether their number is the scale's; else they last for its seconds."""
 
-    act: Callable[[Run], Awaitable[None]]
+    act: Callable[[Run], Coroutine[object, None, None]]
     allowed: frozenset[End]
     counted: bool = False
 

@@ -85,7 +85,7 @@ async def certificate_rotated(run: Run) -> None:
     serials = [authority.issue()]
     tls = {"tls_cert": str(authority.certificate), "tls_key": str(authority.key)}
 
-    async with run.stage(trusted=authority.trusted(), **tls) as stage:
+    async with run.stage(trusted=authority.trusted(), settings=tls) as stage:
         shown = Counter[int]()
 
         async def is_shown() -> bool:
