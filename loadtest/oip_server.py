@@ -1,6 +1,7 @@
-"""A server of the Open Inference Protocol over gRPC with nothing around it: ``python -m loadtest.oip_server BUNDLE``.
+"""A server of the Open Inference Protocol with nothing around it: ``python -m loadtest.oip_server BUNDLE [PORT]``.
 
-It has the bundle's model on one thread. What it costs to ask it is what the protocol and the client cost.
+It speaks gRPC, and has the bundle's model on one thread. What it costs to ask it is what the protocol and the client
+cost.
 """
 
 import asyncio
@@ -51,7 +52,7 @@ class _Service:
         return messages.ModelReadyResponse(ready=True)
 
 
-async def _serve(bundle: str) -> None:
+async def _serve(bundle: str, port: str = "0") -> None:
     service = _Service(str(load(bundle).model))
     calls = {
         "ModelInfer": (service.infer, messages.InferRequest, messages.InferResponse),
@@ -64,11 +65,11 @@ async def _serve(bundle: str) -> None:
     }
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(messages.SERVICE, methods),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    listens = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    sys.stdout.write(f"listens on http://127.0.0.1:{port}\n")  # as other servers say it
+    sys.stdout.write(f"listens on http://127.0.0.1:{listens}\n")  # as other servers say it
     sys.stdout.flush()
     await stop.wait()
     await server.stop(0)
@@ -76,7 +77,7 @@ async def _serve(bundle: str) -> None:
 
 def main() -> int:
     """Serve until SIGTERM."""
-    uvloop.run(_serve(sys.argv[1]))
+    uvloop.run(_serve(*sys.argv[1:]))
     return 0
 
 

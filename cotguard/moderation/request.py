@@ -41,7 +41,7 @@ class Findings:
     """What the detectors of one policy find in whole texts, remembered; a detector that decides at the end of a text.
 
     ``pause`` is called when a good many characters were read: others may have their turn. ``texts``: how many are
-    remembered. ``patterns``: the same without models, which take names and ids for anything.
+    remembered.
     """
 
     name: Final = "request"
@@ -63,7 +63,13 @@ class Findings:
         self._memory: OrderedDict[bytes, tuple[Span, ...]] = OrderedDict()
         patterns = [each for each in self._detectors if each.name not in _LEARNED]
         models = len(self._detectors) - len(patterns)
-        self.patterns: Findings = Findings(policy, patterns, pause, texts) if models else self
+        self._patterns = Findings(policy, patterns, pause, texts) if models else None
+
+    @property
+    def patterns(self) -> "Findings":
+        """The same without models, which take names and ids for anything."""
+        # Not kept where it is itself: in a cycle, a policy's automata would outlive it until all garbage is collected.
+        return self if self._patterns is None else self._patterns
 
     def of(self, kind: ChannelKind, text: str) -> tuple[Span, ...]:
         """The spans in a text of ``kind``."""

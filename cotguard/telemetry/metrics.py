@@ -1,5 +1,7 @@
 """Prometheus metrics. Labels come from fixed sets; nothing a model or a client wrote becomes one."""
 
+import asyncio
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
@@ -227,6 +229,8 @@ class Metrics:
             ["reason", "priority"],
             registry=registry,
         )
+        tasks = Gauge("cotguard_event_loop_tasks", "Tasks of the event loop.", registry=registry)
+        tasks.set_function(_tasks)
         build = Gauge("cotguard_build_info", "This build.", ["version"], registry=registry)
         build.labels(__version__).set(1)
 
@@ -248,6 +252,14 @@ class Metrics:
     def expose(self, accept: str = "") -> bytes:
         """The exposition in the format that an ``Accept`` header asks for, else the text format."""
         return choose_encoder(accept)[0](self.registry)
+
+
+def _tasks() -> int:
+    """How many tasks the running loop has; none where no loop runs."""
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return 0
 
 
 METRICS = Metrics()
