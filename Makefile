@@ -77,6 +77,12 @@ loadtest: $(REPORT_READY) ## the full report with plots, 17 minutes: loadtest/re
 	$(BIN)/python -m loadtest.report
 	$(BIN)/python -m loadtest.capacity
 
+chaos: $(READY) ## what breaks while clients look at every byte: chaos/report
+	$(BIN)/python -m chaos
+
+soak: $(REPORT_READY) ## half an hour of steady load: memory, descriptors, tasks
+	$(BIN)/python -m chaos.soak --minutes 30
+
 torture: $(READY) ## malformed requests and responses over raw sockets, with both of aiohttp's parsers
 	$(BIN)/python -m pytest -q tests/torture
 
