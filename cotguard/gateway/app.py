@@ -38,6 +38,7 @@ from cotguard.gateway.analysis import Analyst
 from cotguard.gateway.answerers import Staff
 from cotguard.gateway.call import Call
 from cotguard.gateway.failures import Failure, answer_error, answer_refused, failure_of, later
+from cotguard.gateway.memory import give_back_regularly
 from cotguard.gateway.moderations import OWN, Moderation, load_moderations
 from cotguard.gateway.pinning import Pins
 from cotguard.gateway.requests import Requests
@@ -89,7 +90,7 @@ class Gateway:
         self._pins = Pins(settings.pins_file)
         self._accounts = Accounts(metrics, trail)
         self._tracing = OFF
-        self._lag: asyncio.Task[NoReturn] | None = None
+        self._chores: list[asyncio.Task[NoReturn]] = []
         moderations = load_moderations(settings) if moderations is None else moderations
         self.staff = Staff(settings, metrics)
         self.staff.engage(_detectors(moderations))
@@ -110,13 +111,16 @@ class Gateway:
         self._tracing = tracing(settings.traces, settings.trace_sample)
         await self.staff.start(self._tracing)
         self._pools.start()
-        self._lag = asyncio.create_task(observe_loop_lag(self.metrics))
+        self._chores = [
+            asyncio.create_task(observe_loop_lag(self.metrics)),
+            asyncio.create_task(give_back_regularly()),
+        ]
         await self._accounts.start(self._active.moderations[OWN].policy.digest)
 
     async def close(self) -> None:
         """Close the connections to the upstreams; stop what ``start`` started."""
-        if self._lag is not None:
-            self._lag.cancel()
+        for chore in self._chores:
+            chore.cancel()
         await self._pools.close()
         await self.staff.close()
         await self._tracing.close()
