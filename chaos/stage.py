@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -167,6 +167,20 @@ class Stage:
     def note_base(self) -> None:
         """What memory and descriptors have to come back to."""
         self.result.before = self.gateway.footprint
+
+    async def adopt(self, *policies: str) -> None:
+        """Configure one policy after the other, each until it is in force; what that costs once is then there."""
+        for name in policies:
+            before = await self._applied()
+            self.gateway.configure(policy=policy_file(name))
+            await until(partial(self._applied_since, before))
+        self.note_base()
+
+    async def _applied(self) -> float:
+        return await self.gateway.metric("cotguard_config_reloads_total", result="applied")
+
+    async def _applied_since(self, before: float) -> bool:
+        return await self._applied() > before
 
     def whole(self, rate: float = _RATE) -> Asked:
         """The next exchange, of which nothing is told to fail."""
