@@ -11,7 +11,7 @@ PINS := deploy/constraints.txt
 NATIVE := build/native/.ready
 RUN_NATIVE := PYTHONSAFEPATH=1 PYTHONPATH=build/native:. $(BIN)/python
 
-.PHONY: help demo test test-long test-remote test-triton test-node test-native native bench loadtest chaos soak fuzz \
+.PHONY: help demo test test-long test-remote test-triton test-node test-native native bench loadtest torture fuzz chaos soak \
 	lint schema docs tools golden constraints sbom audit-deps train train-smoke clean
 
 help: ## show this help
@@ -76,6 +76,20 @@ loadtest: $(REPORT_READY) ## the full report with plots, 17 minutes: loadtest/re
 	@if command -v cc >/dev/null; then $(MAKE) native; fi
 	$(BIN)/python -m loadtest.report
 	$(BIN)/python -m loadtest.capacity
+
+chaos: $(READY) ## what breaks while clients look at every byte: chaos/report
+	$(BIN)/python -m chaos
+
+soak: $(REPORT_READY) ## half an hour of steady load: memory, descriptors, tasks
+	$(BIN)/python -m chaos.soak --minutes 30
+
+torture: $(READY) ## malformed requests and responses over raw sockets, with both of aiohttp's parsers
+	$(BIN)/python -m pytest -q tests/torture
+
+fuzz: $(READY) ## framing and dialects, ten minutes each
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,fuzz]'
+	$(BIN)/python -m fuzz.framing 600
+	$(BIN)/python -m fuzz.dialects 600
 
 $(NATIVE): $(READY) setup.py $(shell find cotguard -name '*.py')
 	rm -rf build

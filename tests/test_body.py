@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from cotguard.gateway.body import Body
+from cotguard.http.body import Body
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -18,8 +18,8 @@ from cotguard.callers.denied import Denied, Reason
 from cotguard.callers.document import CallersError, load_callers
 from cotguard.callers.limits import LocalLimiter
 from cotguard.callers.reception import Reception
-from cotguard.gateway.headers import lower
-from cotguard.gateway.tls import ReloadingContext, TlsFiles
+from cotguard.http.headers import lower
+from cotguard.http.tls import ReloadingContext, TlsFiles
 from cotguard.telemetry.metrics import Metrics
 
 ROLES: dict[str, object] = {"agent": {}, "batch": {}, "ops": {}, "other": {}}

@@ -25,8 +25,8 @@ from cotguard.callers.keys import KeyStore
 from cotguard.callers.limits import LocalLimiter
 from cotguard.callers.reception import Reception
 from cotguard.config.settings import Settings
-from cotguard.gateway.headers import request_headers
 from cotguard.gateway.moderations import load_moderations
+from cotguard.http.headers import request_headers
 from cotguard.policy import PolicyError
 
 ROLES: dict[str, object] = {

@@ -23,7 +23,7 @@ from cotguard.dialects.catalogue import dialects
 from cotguard.dialects.contract import ErrorKind, Prepared, Refused
 from cotguard.dialects.routes import Router
 from cotguard.framing.ndjson import NDJSON
-from cotguard.gateway.headers import request_headers, response_headers
+from cotguard.http.headers import request_headers, response_headers
 
 DIALECT = Anthropic()
 MODEL = "claude-opus-5"

@@ -19,7 +19,7 @@ from cotguard.detectors.contract import Detector
 from cotguard.dialects.contract import CUT_NOTICE, ErrorKind, Incoming, Prepared, Refused, Upload
 from cotguard.dialects.routes import Router
 from cotguard.dialects.transcription import Transcription
-from cotguard.gateway.form import read_form
+from cotguard.http.form import read_form
 from cotguard.policy import Policy
 
 Moderation = tuple[Policy, tuple[Detector, ...]]

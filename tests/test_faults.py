@@ -26,7 +26,7 @@ from scripted import CHAT_PATH, DONE, chunk, finish, post, streaming, texts
 from cotguard.detectors.contract import Detector, Scope, Session
 from cotguard.detectors.registry import build
 from cotguard.framing.sse import MAX_EVENT_BYTES
-from cotguard.gateway.encodings import Decoder, EncodingError
+from cotguard.http.encodings import Decoder, EncodingError
 from cotguard.policy import parse
 from cotguard.spans import Span
 

@@ -102,7 +102,7 @@ def test_a_manager_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
     assert 'event="the service manager cannot be told" error=FileNotFoundError' in lines(caplog)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 2])
 async def test_a_service_from_start_to_end(
     upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:

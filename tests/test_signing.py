@@ -19,7 +19,7 @@ from conftest import ProxyFactory, Upstream
 from yarl import URL
 
 from cotguard.dialects.contract import Refused
-from cotguard.gateway.signing import Signer, Unsigned
+from cotguard.http.signing import Signer, Unsigned
 
 MODEL = "us.anthropic.claude-sonnet-4-v1:0"
 ARN = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.meta.llama3-3-70b-instruct-v1:0"

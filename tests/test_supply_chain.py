@@ -32,6 +32,7 @@ PERMISSIVE = {
     "Zlib",
 }
 OTHERS = {
+    "certifi": "MPL-2.0: a list of authorities, of the extra otel, which is used as it is",
     "orjson": "MPL-2.0: of its own files, which are used as they are",
     "python-stdnum": "LGPL-2.1 or later: a library of its own, which is used as it is and can be replaced",
     "tqdm": "MPL-2.0: of its own files, which are used as they are",

@@ -15,7 +15,7 @@ from cotguard.detectors.known_values import KnownValues
 ROOT = Path(__file__).parents[1]
 MODEL = (ROOT / "THREAT_MODEL.md").read_text(encoding="utf-8")
 SECURITY = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
-NAMED = sorted(set(re.findall(r"`(tests/\w+\.py)::(\w+)`", MODEL)))
+NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", MODEL)))
 VALUE = "Project Bluebird"
 
 
@@ -36,7 +36,7 @@ def test_every_claim_names_a_test() -> None:
     claims = [row for table in tables for row in table.split("\n\n")[0].splitlines()[2:]]
     assert len(claims) > 40
     assert len(rows) > len(claims)
-    assert [claim for claim in claims if "tests/test_" not in claim.rpartition(" | ")[2]] == []
+    assert [claim for claim in claims if "`tests/" not in claim.rpartition(" | ")[2]] == []
 
 
 async def test_nothing_that_was_written_becomes_a_label(upstream: Upstream, make_proxy: ProxyFactory) -> None:

@@ -24,7 +24,7 @@ from cotguard.config.settings import Settings
 from cotguard.detectors.contract import Detector
 from cotguard.gateway.app import Gateway, create_app
 from cotguard.gateway.moderations import Moderation, load_moderations
-from cotguard.gateway.tls import ReloadingContext, TlsFiles
+from cotguard.http.tls import ReloadingContext, TlsFiles
 from cotguard.policy import Policy
 from cotguard.telemetry.metrics import Metrics
 

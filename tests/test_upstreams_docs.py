@@ -33,7 +33,7 @@ def words(text: str) -> list[str]:
 
 
 def test_the_example_is_one() -> None:
-    example = "".join(line[4:] + "\n" for line in TEXT.splitlines() if line.startswith("    "))
+    example = TEXT.partition("```yaml\n")[2].partition("```")[0]
     documents = {name: PoolDocument.model_validate(pool) for name, pool in yaml.safe_load(example)["upstreams"].items()}
     assert [server.weight for server in documents["local"].servers] == [1, 2, 1]
     assert documents["local"].health == HealthDocument()

@@ -8,8 +8,8 @@ from yarl import URL
 
 from cotguard.dialects.catalogue import dialects
 from cotguard.dialects.routes import Router
-from cotguard.gateway.form import written_form
-from cotguard.gateway.signing import Signer
+from cotguard.http.form import written_form
+from cotguard.http.signing import Signer
 from cotguard.upstreams.outbound import Credentials, Draft
 
 CLIENTS = {"Authorization": "Bearer client", "openai-organization": "theirs", "user-agent": "sdk", "x-other": "1"}

@@ -27,8 +27,7 @@ from upstreams_kit import (
 from yarl import URL
 
 from cotguard.dialects.contract import ErrorKind, Refused
-from cotguard.gateway.encodings import TooLargeError
-from cotguard.gateway.outgoing import Outgoing
+from cotguard.http.encodings import TooLargeError
 from cotguard.telemetry.metrics import Metrics
 from cotguard.upstreams.errors import (
     AllDownError,
@@ -38,6 +37,7 @@ from cotguard.upstreams.errors import (
     PoolError,
     TooSlowError,
 )
+from cotguard.upstreams.outbound import Outgoing
 
 HOLD = "?hold=1"
 OUTCOMES = ("cotguard_upstream_requests_total", "server", "outcome")

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from yarl import URL
 
-from cotguard.gateway.outgoing import Outgoing
 from cotguard.telemetry.metrics import Metrics
 from cotguard.upstreams.document import PoolDocument
+from cotguard.upstreams.outbound import Outgoing
 from cotguard.upstreams.pool import Answer, Pool
 from cotguard.upstreams.pools import Pools
 

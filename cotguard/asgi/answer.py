@@ -16,8 +16,8 @@ from multidict import CIMultiDict
 from cotguard.asgi.interface import Message, Send
 from cotguard.dialects.contract import Dialect, ErrorKind, Translator, UpstreamFault
 from cotguard.framing.json import JSONError
-from cotguard.gateway.encodings import Decoder, EncodingError
-from cotguard.gateway.headers import response_headers
+from cotguard.http.encodings import Decoder, EncodingError
+from cotguard.http.headers import response_headers
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.moderator import Moderator
 from cotguard.telemetry.metrics import Metrics

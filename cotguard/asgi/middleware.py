@@ -22,10 +22,10 @@ from cotguard.dialects.catalogue import dialects
 from cotguard.dialects.contract import Dialect, ErrorKind, Incoming, Refused, Translator
 from cotguard.dialects.routes import Match, RefusedRoute, Router, query_of
 from cotguard.framing.json import dumps
-from cotguard.gateway.encodings import EncodingError, TooLargeError
-from cotguard.gateway.form import written_form
 from cotguard.gateway.intake import read_incoming, read_json
 from cotguard.gateway.outgoing import Unmoderated, moderate
+from cotguard.http.encodings import EncodingError, TooLargeError
+from cotguard.http.form import written_form
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.moderation.request import Findings
 from cotguard.moderator import Moderator

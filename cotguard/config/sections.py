@@ -18,8 +18,8 @@ from cotguard.audit.key import check_key
 from cotguard.audit.trail import AuditOptions
 from cotguard.classifier.bundle import DEFAULT, NONE
 from cotguard.classifier.remote.address import Tls, addresses
-from cotguard.gateway.tls import TlsFiles
 from cotguard.guard.format import load_format
+from cotguard.http.tls import TlsFiles
 from cotguard.moderation.channel import MAX_BYTES
 from cotguard.sealing.keyring import KeyRing
 

@@ -37,15 +37,15 @@ from cotguard.gateway.admission import Admission
 from cotguard.gateway.analysis import Analyst
 from cotguard.gateway.answerers import Staff
 from cotguard.gateway.call import Call
-from cotguard.gateway.encodings import EncodingError, TooLargeError
 from cotguard.gateway.failures import Failure, answer_error, answer_refused, failure_of, later
-from cotguard.gateway.head import check_head
-from cotguard.gateway.headers import lower
 from cotguard.gateway.moderations import OWN, Moderation, load_moderations
 from cotguard.gateway.pinning import Pins
 from cotguard.gateway.requests import Requests
 from cotguard.gateway.responses import CLIENT_GONE, Responses
 from cotguard.gateway.sealing import key_ring
+from cotguard.http.encodings import EncodingError, TooLargeError
+from cotguard.http.head import check_head
+from cotguard.http.headers import lower
 from cotguard.moderation.exchange import ModerationFault
 from cotguard.policy import OnError
 from cotguard.sealing.keyring import KeyRing

@@ -8,7 +8,7 @@ from cotguard.classifier.handover import Overloaded
 from cotguard.dialects.contract import ErrorKind, Refused, UpstreamFault
 from cotguard.framing.json import JSONError
 from cotguard.gateway.call import Call
-from cotguard.gateway.encodings import EncodingError
+from cotguard.http.encodings import EncodingError
 from cotguard.moderation.exchange import ExchangeTooLarge, ModerationFault
 
 __all__ = ["JSON_HEADERS", "Failure", "answer_error", "answer_refused", "failure_of", "later"]

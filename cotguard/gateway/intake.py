@@ -12,8 +12,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from cotguard.dialects.contract import ErrorKind, Incoming, Refused
 from cotguard.dialects.routes import Match
-from cotguard.gateway.encodings import Decoder
-from cotguard.gateway.form import read_form
+from cotguard.http.encodings import Decoder
+from cotguard.http.form import read_form
 
 __all__ = ["Content", "Received", "read_incoming", "read_json"]
 
@@ -53,7 +53,7 @@ async def read_incoming(
     """The request on the route of ``match``, of at most ``limit`` bytes when decoded.
 
     A client that sends nothing of its body for ``silence`` seconds is refused.
-    Raises :class:`Refused` and :class:`~cotguard.gateway.encodings.EncodingError`, as :func:`read_json` does.
+    Raises :class:`Refused` and :class:`~cotguard.http.encodings.EncodingError`, as :func:`read_json` does.
     """
     route, parameters = match.route, match.parameters
     if not route.multipart:

@@ -8,9 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
-from yarl import URL
-
 from cotguard.callers.credentials import CREDENTIALS, PARAMETER
 from cotguard.dialects.contract import Dialect, ErrorKind, Refused
 from cotguard.dialects.definitions import Tool
@@ -19,21 +16,12 @@ from cotguard.moderation.exchange import Exchange, ModerationFault, RequestBlock
 from cotguard.policy import Media, RequestTexts
 from cotguard.spans import Action, ChannelKind
 
-__all__ = ["Outgoing", "Unmoderated", "is_recordable", "moderate"]
+__all__ = ["Unmoderated", "is_recordable", "moderate"]
 
 _CHANGED = "TOOL_CHANGED"
 _WORDS = frozenset({"description", "title"})
 _BLOCKED = "The request was blocked by policy."
 _IN_URL = "The URL of the request holds a value that the policy takes out: send it in the body."
-
-
-@dataclass(slots=True)
-class Outgoing:
-    """A request to the upstream. ``data`` is emptied once it is sent: a stream lasts longer."""
-
-    url: URL
-    headers: dict[str, str] = field(repr=False)
-    data: bytes | aiohttp.FormData | None = field(repr=False)
 
 
 @dataclass(slots=True)

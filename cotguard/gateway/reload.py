@@ -19,8 +19,9 @@ from cotguard.config.errors import SettingsError
 from cotguard.config.settings import Settings, needs_restart
 from cotguard.config.sources import Loaded, Sources
 from cotguard.gateway.app import Gateway
+from cotguard.gateway.memory import give_back
 from cotguard.gateway.moderations import Moderation, load_moderations
-from cotguard.gateway.watching import Stamps, Watch
+from cotguard.http.watching import Stamps, Watch
 from cotguard.policy import PolicyError
 
 __all__ = ["Reloader", "files_of"]
@@ -68,6 +69,7 @@ class Reloader:
         known = list(self._gateway.active.moderations.values())
         moderations = await asyncio.to_thread(load_moderations, settings, known)
         await self._gateway.adopt(settings, moderations)
+        give_back()  # of what was compiled, and of policies that no exchange is under any more
         self._watch.keep(files_of(loaded, moderations.values()))
         self._gateway.account_reload(applied=True)
 

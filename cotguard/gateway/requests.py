@@ -22,11 +22,11 @@ from cotguard.framing.json import dumps
 from cotguard.gateway.accounts import Accounts
 from cotguard.gateway.answerers import Staff
 from cotguard.gateway.call import Call
-from cotguard.gateway.form import written_form
 from cotguard.gateway.intake import read_incoming, read_json
 from cotguard.gateway.outgoing import Unmoderated, is_recordable, moderate
 from cotguard.gateway.pinning import Pins, PinsError
 from cotguard.gateway.sealing import seals_for
+from cotguard.http.form import written_form
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.sealing.seals import Seals
 from cotguard.spans import Action, ChannelKind
@@ -204,9 +204,14 @@ class Requests:
             form,
         )
         answer = await pool.send(request.method, draft.outgoing)
-        draft.sent()
-        call.server = answer.server
-        call.trace.answered(answer.response.status, answer.response.url.host or "", answer.response.url.port)
+        try:
+            draft.sent()
+            call.server = answer.server
+            url = answer.response.url
+            call.trace.answered(answer.response.status, url.host or "", url.port)
+        except BaseException:
+            answer.close()
+            raise
         return answer
 
 

@@ -22,10 +22,10 @@ from cotguard.framing.json import JSONError
 from cotguard.gateway.accounts import Accounts
 from cotguard.gateway.answerers import Staff
 from cotguard.gateway.call import Call
-from cotguard.gateway.encodings import Decoder, EncodingError
 from cotguard.gateway.failures import JSON_HEADERS, Failure, answer_error, failure_of
-from cotguard.gateway.headers import response_headers
-from cotguard.gateway.streaming import Pump, Rounds, SlowClientError
+from cotguard.gateway.streaming import Pump, Rounds
+from cotguard.http.encodings import Decoder, EncodingError
+from cotguard.http.headers import response_headers
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.telemetry.metrics import Metrics
 from cotguard.upstreams.pool import Answer
@@ -113,8 +113,8 @@ class Responses:
                     idle_timeout=answer.idle_timeout,
                     client_timeout=settings.client_timeout,
                 )
-        except ConnectionResetError as error:  # the client's: the upstream's end is a ClientPayloadError
-            call.end(CLIENT_GONE, "client_slow" if isinstance(error, SlowClientError) else "client_gone")
+        except ConnectionResetError:  # the client's: the upstream's end is a ClientPayloadError
+            call.end(CLIENT_GONE, "client_slow" if stream.client_slow else "client_gone")
             return response
         except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
             failure, failed = failure_of(error), True

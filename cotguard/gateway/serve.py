@@ -6,7 +6,6 @@ before anything is started.
 """
 
 import asyncio
-import ctypes
 import gc
 import logging
 import multiprocessing
@@ -33,13 +32,12 @@ from cotguard.config.settings import Settings
 from cotguard.config.sources import Loaded, Sources
 from cotguard.gateway.admin import GatewayState, create_admin_app
 from cotguard.gateway.app import Gateway, create_app
+from cotguard.gateway.memory import give_back
 from cotguard.gateway.moderations import OWN, Moderation, load_moderations
 from cotguard.gateway.notify import Manager
 from cotguard.gateway.reload import Reloader, files_of
 from cotguard.gateway.reports import Reporter
 from cotguard.gateway.sealing import key_ring
-from cotguard.gateway.tls import context_of, follow
-from cotguard.gateway.watching import Stamps, stamps_of
 from cotguard.gateway.workers import (
     ANALYSIS,
     READINESS,
@@ -50,6 +48,8 @@ from cotguard.gateway.workers import (
     serve_workers,
     url_of,
 )
+from cotguard.http.tls import context_of, follow
+from cotguard.http.watching import Stamps, stamps_of
 from cotguard.sealing.keyring import KeyRing
 from cotguard.telemetry import logs
 from cotguard.telemetry.metrics import METRICS
@@ -111,7 +111,7 @@ def serve(sources: Sources, workers: int) -> int:
         _LOG.warning("no seal_keys: signed reasoning is sealed with a random key, and lost to clients at a restart")
     prepared = _Prepared.of(sources, loaded)
     gc.collect()
-    _give_memory_back()
+    give_back()
     gc.freeze()  # what lives as long as the process is not looked through again, nor copied by a worker's collector
     if workers == 1:
         uvloop.run(_serve(prepared))
@@ -126,12 +126,6 @@ def open_many_files() -> None:
     """Allow what the system allows: a stream is two sockets, and the customary limit of 1,024 is for ``select``."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _give_memory_back() -> None:
-    """Return to the system what compiling and loading have freed; glibc does so by itself only at the heap's end."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
 
 
 async def _serve(prepared: _Prepared) -> None:

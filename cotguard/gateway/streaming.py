@@ -23,24 +23,20 @@ from aiohttp import web
 
 from cotguard.classifier.handover import Answerers, Handover
 from cotguard.dialects.contract import Translator, Undelivered
-from cotguard.gateway.body import Body
-from cotguard.gateway.encodings import Decoder
+from cotguard.http.body import Body
+from cotguard.http.encodings import Decoder
 from cotguard.moderation.exchange import Exchange
 from cotguard.moderation.verdict import Journal
 from cotguard.telemetry.metrics import Metrics
 from cotguard.telemetry.tracing import current
 
-__all__ = ["MAX_QUEUED_BYTES", "Pump", "Rounds", "SlowClientError"]
+__all__ = ["MAX_QUEUED_BYTES", "Pump", "Rounds"]
 
 MAX_QUEUED_BYTES = 64 * 1024
 """Bytes of a stream that wait to be moderated before the upstream is no longer read; one read may go beyond."""
 
 _ROUND_SECONDS = 0.001
 """How long streams are moderated before what they released is written."""
-
-
-class SlowClientError(ConnectionResetError):
-    """The client took nothing for too long, and its connection was aborted."""
 
 
 class Rounds:
@@ -131,7 +127,8 @@ class Pump:
         self._held_since: float | None = None
         self._untaken = 0  # bytes that waited for the client when the watch last looked
         self._taken_at = 0.0  # when they were seen to become fewer
-        self._client_slow = False
+        self.client_slow = False
+        """Whether the client took nothing for too long, and its connection was aborted."""
 
     @property
     def undelivered(self) -> Undelivered:
@@ -144,7 +141,7 @@ class Pump:
         """Run until the translator is finished or the upstream's body ends.
 
         Raises what reading, decoding, moderating and writing raise; ``TimeoutError`` when nothing is read for
-        ``idle_timeout`` seconds; :class:`SlowClientError` when the client takes nothing for ``client_timeout`` seconds
+        ``idle_timeout`` seconds; ``ConnectionResetError`` when the client takes nothing for ``client_timeout`` seconds
         while output waits, at most ``keep_alive_after`` later.
         """
         self._read_at = time.monotonic()
@@ -162,11 +159,11 @@ class Pump:
                     if self._asking is not None:
                         self._asking.close()
         except TimeoutError:
-            if not self._client_slow:
+            if not self.client_slow:
                 raise
             if self._transport is not None:
                 self._transport.abort()  # to close it would wait for the client
-            raise SlowClientError("the client took nothing for too long") from None
+            raise ConnectionResetError("the client took nothing for too long") from None
 
     def _arrived(self, data: bytes) -> None:
         self._queue.append(data)
@@ -332,6 +329,6 @@ class Pump:
                 self._taken_at = now
             self._untaken = waits
             left = self._taken_at + client_timeout - now
-            self._client_slow = left <= 0
+            self.client_slow = left <= 0
             return left
         return idle_timeout if self._due else self._read_at + idle_timeout - now

@@ -32,7 +32,7 @@ from cotguard.gateway.admin import create_admin_app
 from cotguard.gateway.analysis import Answer
 from cotguard.gateway.notify import Manager
 from cotguard.gateway.reports import Reports
-from cotguard.gateway.tls import TlsFiles, context_of, follow
+from cotguard.http.tls import TlsFiles, context_of, follow
 from cotguard.telemetry.metrics import Metrics
 from cotguard.telemetry.totals import Totals
 

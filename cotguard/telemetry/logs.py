@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web import RequestPayloadError
 from orjson import dumps
 
 from cotguard.telemetry.tracing import current
@@ -154,11 +156,20 @@ def configure(form: str, level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(form))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("aiohttp.server").addFilter(_clients_fault)
     logging.raiseExceptions = False  # else a record that cannot be written is printed with its values
     logging.captureWarnings(capture=True)  # they quote code and objects
     sys.excepthook = _uncaught
     sys.unraisablehook = _unraisable
     threading.excepthook = _ended_thread
+
+
+def _clients_fault(record: logging.LogRecord) -> bool:
+    """Lower the level of what is no fault of ours: a request that is no HTTP, a client that has gone."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError | RequestPayloadError | ConnectionError):
+        record.levelno, record.levelname = logging.INFO, "INFO"
+    return logging.getLogger().isEnabledFor(record.levelno)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Value]:

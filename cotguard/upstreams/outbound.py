@@ -14,11 +14,19 @@ from yarl import URL
 
 from cotguard.callers.credentials import injected, without_credentials
 from cotguard.dialects.routes import Match
-from cotguard.gateway.headers import lower, request_headers
-from cotguard.gateway.outgoing import Outgoing
-from cotguard.gateway.signing import Signer, Unsigned
+from cotguard.http.headers import lower, request_headers
+from cotguard.http.signing import Signer, Unsigned
 
-__all__ = ["Credentials", "Draft"]
+__all__ = ["Credentials", "Draft", "Outgoing"]
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """A request to the upstream. ``data`` is emptied once it is sent: a stream lasts longer."""
+
+    url: URL
+    headers: dict[str, str] = field(repr=False)
+    data: bytes | aiohttp.FormData | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,8 @@ import aiohttp
 from aiohttp import hdrs
 from aiohttp.http_exceptions import HttpProcessingError
 
-from cotguard.gateway.body import interrupted
-from cotguard.gateway.encodings import Decoder
-from cotguard.gateway.outgoing import Outgoing
+from cotguard.http.body import interrupted
+from cotguard.http.encodings import Decoder
 from cotguard.telemetry.metrics import Metrics
 from cotguard.upstreams.balancing import Balancer, Slot
 from cotguard.upstreams.document import PoolDocument
@@ -32,7 +31,7 @@ from cotguard.upstreams.errors import (
     ServerError,
     TooSlowError,
 )
-from cotguard.upstreams.outbound import Credentials
+from cotguard.upstreams.outbound import Credentials, Outgoing
 from cotguard.upstreams.server import Server
 
 __all__ = ["Answer", "Outcome", "Pool"]
@@ -72,7 +71,7 @@ class Answer:
     async def whole(self, limit: int) -> bytes:
         """The whole body, decoded, of at most ``limit`` bytes.
 
-        Raises ``TimeoutError``, ``aiohttp.ClientError`` and :class:`~cotguard.gateway.encodings.EncodingError`.
+        Raises ``TimeoutError``, ``aiohttp.ClientError`` and :class:`~cotguard.http.encodings.EncodingError`.
         """
         decoder = Decoder(self.response.headers.get(hdrs.CONTENT_ENCODING, ""), limit)
         body = bytearray()

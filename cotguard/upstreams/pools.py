@@ -7,7 +7,7 @@ with its own servers, so that an exchange under way keeps what it began with.
 
 from collections.abc import Mapping
 
-from cotguard.gateway.signing import Signer
+from cotguard.http.signing import Signer
 from cotguard.telemetry.metrics import Metrics
 from cotguard.upstreams.breaker import State
 from cotguard.upstreams.document import Connecting, PoolDocument

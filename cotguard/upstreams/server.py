@@ -18,7 +18,6 @@ from functools import partial
 import aiohttp
 from yarl import URL
 
-from cotguard.gateway.outgoing import Outgoing
 from cotguard.telemetry.metrics import Metrics
 from cotguard.upstreams.balancing import Member
 from cotguard.upstreams.breaker import Breaker, State
@@ -26,6 +25,7 @@ from cotguard.upstreams.connections import TCPConnections, UnixConnections
 from cotguard.upstreams.document import Connecting, HealthDocument, ServerDocument
 from cotguard.upstreams.errors import NoAnswerError, NotConnectedError, TooSlowError
 from cotguard.upstreams.health import watch
+from cotguard.upstreams.outbound import Outgoing
 
 __all__ = ["Server"]
 

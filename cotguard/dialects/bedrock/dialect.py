@@ -1,6 +1,6 @@
 """The dialect Amazon Bedrock: Converse for all models, InvokeModel for those whose own format is known here.
 
-Requests are signed by the gateway (:mod:`cotguard.gateway.signing`): a client's signature covers the host and the body.
+Requests are signed by the gateway (:mod:`cotguard.http.signing`): a client's signature covers the host and the body.
 
 A model's format is told by its identifier: a name, one with the regions it may run in before it, or an ARN that ends in
 one. Of an ARN that does not (an application's inference profile, an imported model) only Converse is served.

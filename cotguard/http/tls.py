@@ -18,7 +18,7 @@ from typing import Self
 
 from cryptography import x509
 
-from cotguard.gateway.watching import Watch, stamps_of
+from cotguard.http.watching import Watch, stamps_of
 from cotguard.telemetry.metrics import Metrics
 
 __all__ = ["ReloadingContext", "TlsFiles", "context_of", "follow"]
