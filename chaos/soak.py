@@ -103,6 +103,7 @@ def _progress() -> Progress:
 async def soak(run: Run, samples: list[Sample], seconds: float, rate: float, advance: Callable[[], None]) -> None:
     """Load the gateway for so many seconds; ``advance`` is called after every sample."""
     async with run.stage(policies=(FIRST, SECOND)) as stage:
+        await stage.adopt(SECOND, FIRST)
         stage.numbers = cycle(range(_SCRIPTS))
         began = time.monotonic()
         async with stage.load(rate), background(_reload_again_and_again(stage)):

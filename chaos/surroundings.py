@@ -4,7 +4,6 @@ import asyncio
 import random
 import resource
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 from chaos.certificates import Authority
@@ -103,10 +102,6 @@ async def certificate_rotated(run: Run) -> None:
         run.result.problems.append(f"{unseen} certificates were never shown")
 
 
-async def _is_applied(stage: Stage, times: int) -> bool:
-    return await stage.gateway.metric("cotguard_config_reloads_total", result="applied") >= times
-
-
 async def config_flapped(run: Run) -> None:
     """Every second another configuration: one, another, one that is no good. Each exchange is under one policy."""
 
@@ -121,10 +116,7 @@ async def config_flapped(run: Run) -> None:
 
     changes = (other, bad, one, bad)
     async with run.stage(policies=(FIRST, SECOND)) as stage:
-        for number, change in enumerate((other, one), start=1):
-            change(stage)
-            await until(partial(_is_applied, stage, number))
-        stage.note_base()  # the second of two policies has been there once
+        await stage.adopt(SECOND, FIRST)
         async with stage.load():
             for number in range(max(len(changes), int(run.scale.seconds))):
                 changes[number % len(changes)](stage)

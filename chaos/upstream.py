@@ -66,6 +66,8 @@ def create_upstream() -> web.Application:
                 await response.write(data)
                 left -= len(data) if left > 0 else 0
             return response
+        except ConnectionResetError:  # the gateway has left
+            return response
         finally:
             under_way -= 1
 
