@@ -77,7 +77,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
         ("upstream: ${a b}\n", "cotguard.yaml:1:11: this is no reference; write ${NAME}"),
         ("upstream: http://x\nadmin_listen: 0.0.0.0:9090\n", "admin_listen: 0.0.0.0:9090 is open to other machines"),
         ("upstream: http://x\nadmin_token: short\n", "cotguard.yaml:2:14: admin_token: write at least 16"),
-        ("upstream: http://x\naudit_stdout: true\n", "audit_stdout: name the directory of the trail too"),
+        ("upstream: http://x\naudit_stdout: true\n", "audit_key: set it where there is no audit_dir"),
         ("", "there is nothing in this file"),
         ("- a\n", "write settings as `name: value` lines"),
     ],

@@ -40,8 +40,6 @@ def sent(upstream: Upstream) -> list[web.Request]:
 
 SAME = [
     (CHAT_PATH, [f"Host: {NAMED}"]),
-    (f"http://169.254.169.254{CHAT_PATH}", [f"Host: {NAMED}"]),
-    (f"https://user@{NAMED}{CHAT_PATH}", ["Host: 169.254.169.254"]),
     (CHAT_PATH, [f"Host: {NAMED}", "X-Forwarded-Host: evil.example", "Forwarded: host=evil.example", "Via: evil"]),
     (CHAT_PATH, [f"Host: {NAMED}", "X-Original-URL: /slots", "X-Rewrite-URL: /slots", "X-Forwarded-For: evil"]),
     (CHAT_PATH, [f"Host: {NAMED}", "X-HTTP-Method-Override: DELETE", "X-Method-Override: DELETE", "Cookie: a=evil"]),
@@ -53,6 +51,8 @@ NOWHERE = [
     (f"POST {CHAT_PATH} HTTP/1.1", []),
     ("CONNECT evil.example:443 HTTP/1.1", ["Host: evil.example:443"]),
     ("OPTIONS * HTTP/1.1", [f"Host: {NAMED}"]),
+    (f"POST http://169.254.169.254{CHAT_PATH} HTTP/1.1", [f"Host: {NAMED}"]),
+    (f"POST https://user@{NAMED}{CHAT_PATH} HTTP/1.1", ["Host: 169.254.169.254"]),
     (f"POST //evil.example{CHAT_PATH} HTTP/1.1", [f"Host: {NAMED}"]),
     (f"POST \\\\evil.example{CHAT_PATH} HTTP/1.1", [f"Host: {NAMED}"]),
     (f"POST {CHAT_PATH}@evil.example HTTP/1.1", [f"Host: {NAMED}"]),
