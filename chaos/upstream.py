@@ -51,9 +51,9 @@ def create_upstream() -> web.Application:
         if fate == [RESET]:
             left = random.Random(f"reset {script.number}").randint(0, sum(map(len, writes)))  # noqa: S311  # no secret
         under_way += 1
+        response = web.StreamResponse(headers={"Content-Type": dialect.content_type})
+        response.force_close()  # descriptors that the gateway has afterwards are then no idle connections
         try:
-            response = web.StreamResponse(headers={"Content-Type": dialect.content_type})
-            response.force_close()  # descriptors that the gateway has afterwards are then no idle connections
             if left == 0:  # not even a status line
                 abort(request.transport, reset=True)
                 return response
@@ -65,11 +65,11 @@ def create_upstream() -> web.Application:
                     break
                 await response.write(data)
                 left -= len(data) if left > 0 else 0
-            return response
         except ConnectionResetError:  # the gateway has left
-            return response
+            pass
         finally:
             under_way -= 1
+        return response
 
     async def count(_request: web.Request) -> web.Response:
         return web.Response(text=str(under_way))
