@@ -6,7 +6,7 @@ from typing import NoReturn
 
 __all__ = ["give_back", "give_back_regularly"]
 
-_EVERY_SECONDS = 30
+_EVERY_SECONDS = 10
 
 
 def give_back() -> None:
