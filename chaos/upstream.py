@@ -50,10 +50,10 @@ def create_upstream() -> web.Application:
         left = -1
         if fate == [RESET]:
             left = random.Random(f"reset {script.number}").randint(0, sum(map(len, writes)))  # noqa: S311  # no secret
+        response = web.StreamResponse(headers={"Content-Type": dialect.content_type})
+        response.force_close()  # descriptors that the gateway has afterwards are then no idle connections
         under_way += 1
         try:
-            response = web.StreamResponse(headers={"Content-Type": dialect.content_type})
-            response.force_close()  # descriptors that the gateway has afterwards are then no idle connections
             if left == 0:  # not even a status line
                 abort(request.transport, reset=True)
                 return response
@@ -65,11 +65,11 @@ def create_upstream() -> web.Application:
                     break
                 await response.write(data)
                 left -= len(data) if left > 0 else 0
-            return response
-        except ConnectionResetError:  # the gateway has left
-            return response
+        except ConnectionResetError:
+            pass  # the gateway has left
         finally:
             under_way -= 1
+        return response
 
     async def count(_request: web.Request) -> web.Response:
         return web.Response(text=str(under_way))
