@@ -38,7 +38,8 @@ _RATE = 240.0
 _WIDTH = 16
 _WARM_AT_ONCE = 2 * len(SPOKEN)
 _WARM = 2 * _WARM_AT_ONCE
-_SETTLE_SECONDS = 20.0
+_SETTLE_SECONDS = 45.0
+"""Longer than the gateway takes to give memory back."""
 _LOOK_SECONDS = 0.25
 _PATIENCE_SECONDS = 0.2
 _NOTHING = Footprint(0, 0)

@@ -50,9 +50,9 @@ def create_upstream() -> web.Application:
         left = -1
         if fate == [RESET]:
             left = random.Random(f"reset {script.number}").randint(0, sum(map(len, writes)))  # noqa: S311  # no secret
-        under_way += 1
         response = web.StreamResponse(headers={"Content-Type": dialect.content_type})
         response.force_close()  # descriptors that the gateway has afterwards are then no idle connections
+        under_way += 1
         try:
             if left == 0:  # not even a status line
                 abort(request.transport, reset=True)
@@ -65,8 +65,8 @@ def create_upstream() -> web.Application:
                     break
                 await response.write(data)
                 left -= len(data) if left > 0 else 0
-        except ConnectionResetError:  # the gateway has left
-            pass
+        except ConnectionResetError:
+            pass  # the gateway has left
         finally:
             under_way -= 1
         return response

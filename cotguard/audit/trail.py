@@ -131,12 +131,11 @@ class Trail:
                 if self._failed or not await asyncio.shield(kept):
                     raise AuditError
         except TimeoutError:
-            await asyncio.sleep(0)  # where the loop itself is late, what the writer has told waits for its turn
-            if kept.done() and kept.result():
-                return
-            self._failed = self._failed or self._queued > 0  # until the writer tells of what is queued
-            self._metrics.audit_failures.labels("deadline").inc()
-            raise AuditError from None
+            await asyncio.sleep(0)  # a loop that was busy for so long has not yet heard what the writer told it
+            if not (kept.done() and kept.result()):
+                self._failed = self._failed or self._queued > 0  # until the writer tells of what is queued
+                self._metrics.audit_failures.labels("deadline").inc()
+                raise AuditError from None
         finally:
             self._commits.discard(kept)
             self._lose(sum(len(batch.tails) for batch in batches))
