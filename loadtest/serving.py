@@ -72,7 +72,9 @@ def started(module: str, *arguments: str, modules: str = "") -> Iterator[Server]
     Raises ``RuntimeError`` when it does not get ready.
     """
     command = [sys.executable, "-m", module, *arguments]
-    environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": modules} if modules else None
+    environment = {"COTGUARD_LOG_LEVEL": "warning", **os.environ}  # a line for each exchange would bury the report
+    if modules:
+        environment |= {"PYTHONSAFEPATH": "1", "PYTHONPATH": modules}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)  # noqa: S603  # our own
     with process, stopping(process):
         assert process.stdout is not None  # noqa: S101  # it is a pipe
