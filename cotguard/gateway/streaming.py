@@ -75,7 +75,8 @@ class Pump:
     """Moves one stream. ``started``: when the request came, on the monotonic clock; ``answerers`` answer detectors.
 
     ``response`` is the prepared response to ``request``, its headers written. Pumps of one event loop share ``rounds``.
-    ``record`` is awaited before what follows from decisions in ``journal`` is written.
+    ``record`` is awaited before what follows from decisions in ``journal`` is written, and before a stream's last bytes
+    are, which it is told: a client that has them must be able to rely on the record of its exchange.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Pump:
         rounds: Rounds,
         answerers: Answerers,
         journal: Journal | None,
-        record: Callable[[], Awaitable[None]],
+        record: Callable[[bool], Awaitable[None]],
     ) -> None:
         self._decoder = decoder
         self._translator = translator
@@ -136,6 +137,11 @@ class Pump:
         if self._written is None:
             return Undelivered.NOTHING
         return Undelivered.LAST if self._began else Undelivered.ALL
+
+    @property
+    def _last(self) -> bool:
+        """Whether what is written next ends the stream."""
+        return self._over or self._translator.finished
 
     async def run(self, *, keep_alive_after: float, idle_timeout: float, client_timeout: float) -> None:
         """Run until the translator is finished or the upstream's body ends.
@@ -191,7 +197,7 @@ class Pump:
             self._fault = fault
             self._waiting.set()
         else:
-            if self._written is not None and self._journal is not None and self._journal.decisions:
+            if self._written is not None and self._journal is not None and (self._journal.decisions or self._last):
                 self._unrecorded = True
                 self._waiting.set()
 
@@ -276,7 +282,7 @@ class Pump:
                 asking, self._asking = self._asking, None
                 self._written = await asking.finish(self._answerers)
             if self._written is not None:
-                await self._record()
+                await self._record(self._last)
                 self._unrecorded = False
                 written, self._written = self._written, None
                 self._deliver(written)
