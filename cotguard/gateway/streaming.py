@@ -14,6 +14,7 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -38,31 +39,46 @@ MAX_QUEUED_BYTES = 64 * 1024
 _ROUND_SECONDS = 0.001
 """How long streams are moderated before what they released is written."""
 
+_TURN_SECONDS = 0.02
+"""How long they go on before the event loop has its turn."""
+
 
 class Rounds:
-    """The streams of one event loop that have something to moderate: moderated together, then written together."""
+    """The streams of one event loop that have something to moderate: moderated together, then written together.
 
-    __slots__ = ("_due",)
+    They take ``_TURN_SECONDS`` at a time: timers, and who else waits for the loop, have their turn in between.
+    """
+
+    __slots__ = ("_due", "_running")
 
     def __init__(self) -> None:
-        self._due: list[Pump] = []
+        self._due: deque[Pump] = deque()
+        self._running = False
 
     def add(self, pump: "Pump") -> None:
         """Moderate ``pump`` behind what else this turn of the loop reads."""
         self._due.append(pump)
-        if len(self._due) == 1:
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._due and not self._running:
+            self._running = True
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
-        due, self._due = self._due, []
         began = now = time.monotonic()
         moderated: list[Pump] = []
-        for pump in due:
+        for _ in range(len(self._due)):  # those that are added meanwhile are of the next turn
+            pump = self._due.popleft()
             pump.moderate(began)
             moderated.append(pump)
             if time.monotonic() - now > _ROUND_SECONDS:
                 now = self._write(moderated)
+                if now - began > _TURN_SECONDS:
+                    break
         self._write(moderated)
+        self._running = False
+        self._go_on()
 
     def _write(self, moderated: "list[Pump]") -> float:
         for pump in moderated:
