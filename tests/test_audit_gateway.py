@@ -190,3 +190,38 @@ async def test_a_policy_may_go_on_without_records(upstream: Upstream, tmp_path: 
 def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     assert main(["serve", "--upstream", "http://x", "--audit-dir", str(tmp_path / "trail")]) == 2
+
+
+async def test_an_exchange_is_recorded_before_its_last_bytes_are_delivered(upstream: Upstream, tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(chunk({"content": "nothing to be seen here, "}))
+        await go_on.wait()
+        await response.write(chunk({"content": "go on"}) + finish() + DONE)
+        return response
+
+    upstream.handler = slow
+    body = {**REQUEST, "messages": [{"role": "user", "content": "hello"}]}
+    async with audited(upstream, tmp_path) as (url, trail), aiohttp.ClientSession() as session:
+        async with session.post(url + CHAT_PATH, json=body) as response:
+            seen = await response.content.readany()
+            with full_disk():
+                go_on.set()
+                async for data in response.content.iter_any():
+                    seen += data
+        assert b"moderation_failed" in seen
+        assert b"[DONE]" not in seen
+
+        async def back() -> bool:
+            return not trail.failed
+
+        await until(back)
+        async with session.post(url + CHAT_PATH, json=body) as response:
+            while b"[DONE]" not in seen:
+                seen += await response.content.readany()
+            (*_, exchange) = records(tmp_path, "exchange")
+            assert (exchange["request_id"], exchange["outcome"]) == (response.headers["x-cotguard-request-id"], "ok")
+    assert [each["outcome"] for each in records(tmp_path, "exchange")] == ["ok", "failed", "ok"]

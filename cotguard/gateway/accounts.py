@@ -80,15 +80,22 @@ class Accounts:
         if self.failing and exchange.policy.on_audit_error is OnError.CLOSED:
             raise ModerationFault(_UNKEPT)
 
-    async def record(self, call: Call) -> None:
-        """Record what was decided since the last time. Raises :class:`ModerationFault`."""
-        if self._trail is None or call.journal is None or not call.journal.decisions:
+    async def record(self, call: Call, *, last: bool = False) -> None:
+        """Record what was decided since the last time, and with ``last`` the exchange, whose end is noted.
+
+        Raises :class:`ModerationFault`.
+        """
+        if self._trail is None or call.journal is None or not (last or call.journal.decisions):
             return
+        kept = True
         try:
-            await self._trail.commit(self._decisions(call, call.journal.take()))
+            await self._trail.commit(self._last(call) if last else self._decisions(call, call.journal.take()))
         except AuditError:
-            if call.moderation.policy.on_audit_error is OnError.CLOSED:
-                raise ModerationFault(_UNKEPT) from None
+            kept = False
+        if last:
+            call.recorded = call.outcome
+        if not kept and call.moderation.policy.on_audit_error is OnError.CLOSED:
+            raise ModerationFault(_UNKEPT)
 
     async def close(self, call: Call) -> bool:
         """Account for what became of a call, once. False if the policy wants it recorded, and it cannot be."""
@@ -105,7 +112,7 @@ class Accounts:
         """The same for a call that is answered, or whose client is gone, without waiting."""
         if not call.closed:
             self._count(call)
-            if self._trail is not None:
+            if self._trail is not None and call.recorded != call.outcome:
                 self._trail.submit(self._last(call))
 
     def _count(self, call: Call) -> None:

@@ -63,6 +63,8 @@ class Call:
     decisions: int = 0
     """How many have been recorded."""
     trace: Trace = field(default_factory=Trace)
+    recorded: str = ""
+    """The outcome that its record tells, if it has one."""
     closed: bool = False
     """Whether it is accounted for."""
 

@@ -103,7 +103,7 @@ class Responses:
             self._rounds,
             self._staff.answerers,
             call.journal,
-            partial(self._accounts.record, call),
+            partial(self._record, call, exchange),
         )
         failed = False
         try:
@@ -119,18 +119,26 @@ class Responses:
         except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
             failure, failed = failure_of(error), True
             self._count(call, failure)
+            call.end(200, "failed")
             undelivered = await self._unrecorded(call, stream)
             await response.write(translator.fail(failure.kind, failure.message, undelivered))
-        call.end(200, "failed" if failed else _success(exchange))
+        if not failed:
+            call.end(200, _success(exchange))
         with suppress(ConnectionError):
             await response.write_eof()
         return response
+
+    async def _record(self, call: Call, exchange: Exchange, last: bool) -> None:
+        """Record what the next bytes of a stream follow from. Raises :class:`ModerationFault`."""
+        if last:
+            call.end(200, _success(exchange))
+        await self._accounts.record(call, last=last)
 
     async def _unrecorded(self, call: Call, stream: Pump) -> Undelivered:
         """What of a stream that failed may not be delivered, as it follows from decisions that are not recorded."""
         undelivered = stream.undelivered
         try:
-            await self._accounts.record(call)
+            await self._accounts.record(call, last=True)
         except ModerationFault:
             undelivered = Undelivered.LAST if undelivered is Undelivered.NOTHING else undelivered
         return undelivered

@@ -14,6 +14,7 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -38,31 +39,46 @@ MAX_QUEUED_BYTES = 64 * 1024
 _ROUND_SECONDS = 0.001
 """How long streams are moderated before what they released is written."""
 
+_TURN_SECONDS = 0.02
+"""How long they go on before the event loop has its turn."""
+
 
 class Rounds:
-    """The streams of one event loop that have something to moderate: moderated together, then written together."""
+    """The streams of one event loop that have something to moderate: moderated together, then written together.
 
-    __slots__ = ("_due",)
+    They take ``_TURN_SECONDS`` at a time: timers, and who else waits for the loop, have their turn in between.
+    """
+
+    __slots__ = ("_due", "_running")
 
     def __init__(self) -> None:
-        self._due: list[Pump] = []
+        self._due: deque[Pump] = deque()
+        self._running = False
 
     def add(self, pump: "Pump") -> None:
         """Moderate ``pump`` behind what else this turn of the loop reads."""
         self._due.append(pump)
-        if len(self._due) == 1:
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._due and not self._running:
+            self._running = True
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
-        due, self._due = self._due, []
         began = now = time.monotonic()
         moderated: list[Pump] = []
-        for pump in due:
+        for _ in range(len(self._due)):  # those that are added meanwhile are of the next turn
+            pump = self._due.popleft()
             pump.moderate(began)
             moderated.append(pump)
             if time.monotonic() - now > _ROUND_SECONDS:
                 now = self._write(moderated)
+                if now - began > _TURN_SECONDS:
+                    break
         self._write(moderated)
+        self._running = False
+        self._go_on()
 
     def _write(self, moderated: "list[Pump]") -> float:
         for pump in moderated:
@@ -75,7 +91,8 @@ class Pump:
     """Moves one stream. ``started``: when the request came, on the monotonic clock; ``answerers`` answer detectors.
 
     ``response`` is the prepared response to ``request``, its headers written. Pumps of one event loop share ``rounds``.
-    ``record`` is awaited before what follows from decisions in ``journal`` is written.
+    ``record`` is awaited before what follows from decisions in ``journal`` is written, and before a stream's last bytes
+    are, which it is told: a client that has them must be able to rely on the record of its exchange.
     """
 
     def __init__(
@@ -91,7 +108,7 @@ class Pump:
         rounds: Rounds,
         answerers: Answerers,
         journal: Journal | None,
-        record: Callable[[], Awaitable[None]],
+        record: Callable[[bool], Awaitable[None]],
     ) -> None:
         self._decoder = decoder
         self._translator = translator
@@ -136,6 +153,11 @@ class Pump:
         if self._written is None:
             return Undelivered.NOTHING
         return Undelivered.LAST if self._began else Undelivered.ALL
+
+    @property
+    def _last(self) -> bool:
+        """Whether what is written next ends the stream."""
+        return self._over or self._translator.finished
 
     async def run(self, *, keep_alive_after: float, idle_timeout: float, client_timeout: float) -> None:
         """Run until the translator is finished or the upstream's body ends.
@@ -191,7 +213,7 @@ class Pump:
             self._fault = fault
             self._waiting.set()
         else:
-            if self._written is not None and self._journal is not None and self._journal.decisions:
+            if self._written is not None and self._journal is not None and (self._journal.decisions or self._last):
                 self._unrecorded = True
                 self._waiting.set()
 
@@ -276,7 +298,7 @@ class Pump:
                 asking, self._asking = self._asking, None
                 self._written = await asking.finish(self._answerers)
             if self._written is not None:
-                await self._record()
+                await self._record(self._last)
                 self._unrecorded = False
                 written, self._written = self._written, None
                 self._deliver(written)
