@@ -18,7 +18,7 @@ streams of the same loop go on meanwhile.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ from cotguard.moderation.exchange import Exchange, ModerationFault, RequestBlock
 from cotguard.moderation.json_view import JsonView
 from cotguard.moderation.view import PlainView, View
 from cotguard.policy import RequestTexts, load
-from cotguard.spans import Action, ChannelKind
+from cotguard.spans import INBOUND, Action, ChannelKind
 
 if TYPE_CHECKING:  # and with it numpy, which those without a classifier need not load
     from cotguard.classifier.tensors import Answer, Window
@@ -53,16 +53,6 @@ __all__ = [
 
 _TURN_CHARS = 8192
 """Characters moderated before others have their turn: a few milliseconds."""
-
-_SENT = frozenset(
-    {
-        ChannelKind.SYSTEM,
-        ChannelKind.USER,
-        ChannelKind.ASSISTANT,
-        ChannelKind.TOOL_RESULT,
-        ChannelKind.TOOL_DESCRIPTION,
-    }
-)
 
 _Result = TypeVar("_Result")
 
@@ -122,7 +112,7 @@ class ModeratedExchange:
         self._turn = turn or nullcontext()
         self._over = False
         self._fault: ModerationFault | None = None
-        self.request = self._guarded(partial(self._read, [(_kind(kind, _SENT), text) for kind, text in request]))
+        self.request = self._guarded(partial(self._read, [(_kind(kind, INBOUND), text) for kind, text in request]))
 
     @property
     def blocked(self) -> bool:
@@ -314,7 +304,7 @@ class Moderator:
             return await asyncio.get_running_loop().run_in_executor(self._pool, run, windows)
 
 
-def _kind(channel: str, kinds: frozenset[ChannelKind] = frozenset(ChannelKind)) -> ChannelKind:
+def _kind(channel: str, kinds: Collection[ChannelKind] = tuple(ChannelKind)) -> ChannelKind:
     if channel not in kinds:
         raise ValueError(f"a channel is one of: {', '.join(sorted(kinds))}")
     return ChannelKind(channel)

@@ -5,8 +5,9 @@ Offsets are code points of one channel's text, half-open ``[start, end)``.
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Final
 
-__all__ = ["Action", "ChannelKind", "Span"]
+__all__ = ["INBOUND", "Action", "ChannelKind", "Span"]
 
 
 class ChannelKind(StrEnum):
@@ -23,6 +24,16 @@ class ChannelKind(StrEnum):
     ASSISTANT = "assistant"
     TOOL_RESULT = "tool_result"
     TOOL_DESCRIPTION = "tool_description"
+
+
+INBOUND: Final = (
+    ChannelKind.SYSTEM,
+    ChannelKind.USER,
+    ChannelKind.ASSISTANT,
+    ChannelKind.TOOL_RESULT,
+    ChannelKind.TOOL_DESCRIPTION,
+)
+"""Those that are sent to the model."""
 
 
 class Action(StrEnum):

@@ -36,7 +36,7 @@ from cotguard.moderation.exchange import Exchange
 from cotguard.moderation.json_view import JsonView
 from cotguard.moderation.view import PlainView, View
 from cotguard.policy import Media, RequestTexts
-from cotguard.spans import ChannelKind
+from cotguard.spans import INBOUND, ChannelKind
 
 __all__ = ["CHECKS", "NO_MEDIA", "Contents", "Inbound", "InboundText", "moderate_request"]
 
@@ -46,16 +46,7 @@ _TOKENS = "tokens"
 _TURNS = "turns"
 _OPAQUE = "opaque"
 _READINGS = frozenset({_JSON, _MEDIA, _TOKENS, _TURNS})
-_CHANNELS: Mapping[str, ChannelKind] = {
-    kind.value: kind
-    for kind in (
-        ChannelKind.SYSTEM,
-        ChannelKind.USER,
-        ChannelKind.ASSISTANT,
-        ChannelKind.TOOL_RESULT,
-        ChannelKind.TOOL_DESCRIPTION,
-    )
-}
+_CHANNELS: Mapping[str, ChannelKind] = {kind.value: kind for kind in INBOUND}
 _UNTRUSTED = frozenset({ChannelKind.TOOL_RESULT, ChannelKind.TOOL_DESCRIPTION})
 
 CHECKS: Mapping[str, Check] = {

@@ -18,7 +18,7 @@ from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.moderation.replacement import plain
 from cotguard.moderation.verdict import Decision, Journal
 from cotguard.policy import OnError
-from cotguard.spans import ChannelKind
+from cotguard.spans import INBOUND
 from cotguard.telemetry.logs import Access, access
 from cotguard.telemetry.metrics import Metrics
 from cotguard.telemetry.tracing import Ended
@@ -28,16 +28,6 @@ __all__ = ["Accounts"]
 _UNKEPT: Final = "the audit trail takes no records"
 _UNNAMED: Final = "credential:"
 """Begins the ids of callers that nobody has checked: a hash of a credential, which stands in no account."""
-
-_INBOUND = frozenset(
-    {
-        ChannelKind.SYSTEM,
-        ChannelKind.USER,
-        ChannelKind.ASSISTANT,
-        ChannelKind.TOOL_RESULT,
-        ChannelKind.TOOL_DESCRIPTION,
-    }
-)
 
 
 class Accounts:
@@ -190,7 +180,7 @@ class Accounts:
                 model=call.model,
                 dialect=call.dialect.name,
                 policy_digest=digest,
-                direction="request" if each.kind in _INBOUND else "response",
+                direction="request" if each.kind in INBOUND else "response",
                 channel=each.kind,
                 entity=each.entity,
                 action=each.action,

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from cotguard.policy.errors import closest, quoted
-from cotguard.spans import Action, ChannelKind
+from cotguard.spans import INBOUND, Action, ChannelKind
 from cotguard.taxonomy import ENTITIES, GROUPS
 
 __all__ = [
@@ -36,13 +36,6 @@ EVERYTHING = "ALL"
 MIN_KNOWN_VALUE = 3
 MAX_KNOWN_VALUE = 1024  # even percent-encoded, a value must fit into what one channel may hold
 
-_INBOUND = (
-    ChannelKind.SYSTEM,
-    ChannelKind.USER,
-    ChannelKind.ASSISTANT,
-    ChannelKind.TOOL_RESULT,
-    ChannelKind.TOOL_DESCRIPTION,
-)
 _ENTITY_WORDS = (EVERYTHING, *dict.fromkeys((*GROUPS, *sorted(ENTITIES))))
 
 
@@ -131,8 +124,8 @@ EntityWord = Annotated[
 ChannelWord = Annotated[ChannelKind, _one_of("a channel", tuple(ChannelKind))]
 OriginWord = Annotated[
     ChannelKind,
-    _one_of("an origin", _INBOUND),
-    WithJsonSchema({"type": "string", "enum": [kind.value for kind in _INBOUND]}),
+    _one_of("an origin", INBOUND),
+    WithJsonSchema({"type": "string", "enum": [kind.value for kind in INBOUND]}),
 ]
 ActionWord = Annotated[Action, _one_of("an action", tuple(Action))]
 ModeWord = Annotated[Mode, _one_of("a mode", tuple(Mode))]
