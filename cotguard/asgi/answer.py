@@ -16,6 +16,7 @@ from multidict import CIMultiDict
 from cotguard.asgi.interface import Message, Send
 from cotguard.dialects.contract import Dialect, ErrorKind, Translator, UpstreamFault
 from cotguard.framing.json import JSONError
+from cotguard.http.answers import CLIENT_GONE, FINAL_HEADERS, JSON_HEADERS, STREAM_HEADERS, failure_of, success
 from cotguard.http.encodings import Decoder, EncodingError
 from cotguard.http.headers import response_headers
 from cotguard.moderation.exchange import Exchange, ModerationFault
@@ -26,19 +27,14 @@ __all__ = ["Answer", "send_whole"]
 
 _LOG = logging.getLogger("cotguard.asgi")
 _ENDLESS = 2**62
-_CLIENT_GONE = 499  # as nginx logs it; nobody receives it
-_STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
-_JSON_HEADERS = {"content-type": "application/json", "cache-control": "no-store"}
 _FAULTS = (UpstreamFault, ModerationFault, EncodingError, JSONError)
-_FAILED = "Moderation failed; the rest of the response is not delivered."
-_UNDECODABLE = "The application's body could not be decoded."
 _UNEXPECTED = "The application's status or content type is not one that is expected."
 _INTERRUPTED = "The application ended the response early."
 
 
 async def send_whole(send: Send, status: int, body: bytes, headers: dict[str, str]) -> None:
     """Send a response of ours, in JSON."""
-    headers = {**headers, **_JSON_HEADERS, "content-length": str(len(body))}
+    headers = {**headers, **JSON_HEADERS, "content-length": str(len(body))}
     await send({"type": "http.response.start", "status": status, "headers": _encoded(headers)})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
@@ -99,7 +95,7 @@ class Answer:
             return
         if client_gone:
             self.over = True
-            self._count(_CLIENT_GONE, "client_gone")
+            self._count(CLIENT_GONE, "client_gone")
         else:
             await self._fail(UpstreamFault(ErrorKind.UPSTREAM_INTERRUPTED, _INTERRUPTED))
 
@@ -122,7 +118,7 @@ class Answer:
                 raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _UNEXPECTED)
             return
         self._decoder = Decoder(encoding, _ENDLESS)
-        headers_sent = {**self._headers, **_STREAM_HEADERS, "content-type": translator.content_type}
+        headers_sent = {**self._headers, **STREAM_HEADERS, "Content-Type": translator.content_type}
         await self._send({"type": "http.response.start", "status": 200, "headers": _encoded(headers_sent)})
         self._translator = translator
 
@@ -143,26 +139,26 @@ class Answer:
         if written or self.over:
             await self._send({"type": "http.response.body", "body": written, "more_body": not self.over})
         if self.over:
-            self._count(200, _success(self._exchange))
+            self._count(200, success(self._exchange))
 
     async def _complete(self, body: bytes) -> None:
         if self._status >= 400:
             body, outcome = self._dialect.upstream_error(self._status, body), "upstream_error"
         else:
             body = await self._moderator.carry_out(partial(self._whole, body))
-            outcome = _success(self._exchange)
+            outcome = success(self._exchange)
         self.over = True
         self._count(self._status, outcome)
         await send_whole(self._send, self._status, body, self._headers)
 
     async def _fail(self, fault: Exception) -> None:
-        status, kind, message = _told(fault)
+        status, kind, message = failure_of(fault, "application")
         self.over = True
         self._metrics.failures.labels(kind, "closed").inc()
         _LOG.warning("exchange failed closed", extra={"kind": kind.value})
         if self._translator is None:
             self._count(status, "failed")
-            await send_whole(self._send, status, self._dialect.error(kind, message), {"x-should-retry": "false"})
+            await send_whole(self._send, status, self._dialect.error(kind, message), FINAL_HEADERS)
             return
         self._count(200, "failed")
         body = self._translator.fail(kind, message)
@@ -170,19 +166,6 @@ class Answer:
 
     def _count(self, status: int, outcome: str) -> None:
         self._metrics.requests.labels(self._dialect.name, str(status), outcome).inc()
-
-
-def _success(exchange: Exchange) -> str:
-    return "failed_open" if exchange.bypassed else "ok"
-
-
-def _told(fault: Exception) -> tuple[int, ErrorKind, str]:
-    """How a fault is told to the client: constant text only."""
-    if isinstance(fault, UpstreamFault):
-        return 502, fault.kind, fault.message
-    if isinstance(fault, ModerationFault):
-        return 500, ErrorKind.MODERATION_FAILED, _FAILED
-    return 502, ErrorKind.UPSTREAM_INVALID, _UNDECODABLE
 
 
 def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:

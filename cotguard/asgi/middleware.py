@@ -24,6 +24,7 @@ from cotguard.dialects.routes import Match, RefusedRoute, Router, query_of
 from cotguard.framing.json import dumps
 from cotguard.gateway.intake import read_incoming, read_json
 from cotguard.gateway.outgoing import Unmoderated, moderate
+from cotguard.http.answers import FINAL_HEADERS
 from cotguard.http.encodings import EncodingError, TooLargeError
 from cotguard.http.form import written_form
 from cotguard.moderation.exchange import Exchange, ModerationFault
@@ -122,7 +123,7 @@ class ModerationMiddleware:
     async def _refuse(self, dialect: Dialect, refused: Refused, send: Send, outcome: str = "refused") -> None:
         self._metrics.requests.labels(dialect.name, str(refused.status), outcome).inc()
         body = dialect.error(refused.kind, refused.message)
-        await send_whole(send, refused.status, body, {"x-should-retry": "false"})
+        await send_whole(send, refused.status, body, FINAL_HEADERS)
 
     async def _generate(self, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         """A request whose answer is generated text."""

@@ -37,13 +37,14 @@ from cotguard.gateway.admission import Admission
 from cotguard.gateway.analysis import Analyst
 from cotguard.gateway.answerers import Staff
 from cotguard.gateway.call import Call
-from cotguard.gateway.failures import Failure, answer_error, answer_refused, failure_of, later
+from cotguard.gateway.failures import answer_error, answer_refused, later
 from cotguard.gateway.memory import give_back_regularly
 from cotguard.gateway.moderations import OWN, Moderation, load_moderations
 from cotguard.gateway.pinning import Pins
 from cotguard.gateway.requests import Requests
-from cotguard.gateway.responses import CLIENT_GONE, Responses
+from cotguard.gateway.responses import Responses
 from cotguard.gateway.sealing import key_ring
+from cotguard.http.answers import CLIENT_GONE, Failure, failure_of
 from cotguard.http.encodings import EncodingError, TooLargeError
 from cotguard.http.head import check_head
 from cotguard.http.headers import lower

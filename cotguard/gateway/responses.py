@@ -22,21 +22,20 @@ from cotguard.framing.json import JSONError
 from cotguard.gateway.accounts import Accounts
 from cotguard.gateway.answerers import Staff
 from cotguard.gateway.call import Call
-from cotguard.gateway.failures import JSON_HEADERS, Failure, answer_error, failure_of
+from cotguard.gateway.failures import answer_error
 from cotguard.gateway.streaming import Pump, Rounds
+from cotguard.http.answers import CLIENT_GONE, JSON_HEADERS, STREAM_HEADERS, Failure, failure_of, success
 from cotguard.http.encodings import Decoder, EncodingError
 from cotguard.http.headers import response_headers
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.telemetry.metrics import Metrics
 from cotguard.upstreams.pool import Answer
 
-__all__ = ["CLIENT_GONE", "SHUTTING_DOWN", "Responses"]
+__all__ = ["SHUTTING_DOWN", "Responses"]
 
-CLIENT_GONE: Final = 499  # as nginx logs it; nobody receives it
 SHUTTING_DOWN: Final = "The gateway is shutting down."
 
 _LOG = logging.getLogger("cotguard.gateway")
-_STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _STATUS = "The upstream's status is not one that is expected."
 _TYPE = "The upstream's content type is not one that is expected."
 
@@ -79,7 +78,7 @@ class Responses:
             await self._accounts.record(call)
         except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
             return self.fail(call, failure_of(error))
-        call.end(200, _success(exchange))
+        call.end(200, success(exchange))
         return web.Response(body=body, headers={**headers, **JSON_HEADERS})
 
     async def _streamed(
@@ -87,7 +86,7 @@ class Responses:
     ) -> web.StreamResponse:
         upstream, settings = answer.response, call.active.settings
         decoder = Decoder(upstream.headers.get(hdrs.CONTENT_ENCODING, ""), 2**62)
-        told = {**response_headers(upstream.headers), "Content-Type": translator.content_type, **_STREAM_HEADERS}
+        told = {**response_headers(upstream.headers), "Content-Type": translator.content_type, **STREAM_HEADERS}
         response = web.StreamResponse(headers={**told, **call.headers})
         await response.prepare(call.request)
         await response.write(b"")  # headers now, not with the first text, which may be on hold
@@ -123,7 +122,7 @@ class Responses:
             undelivered = await self._unrecorded(call, stream)
             await response.write(translator.fail(failure.kind, failure.message, undelivered))
         if not failed:
-            call.end(200, _success(exchange))
+            call.end(200, success(exchange))
         with suppress(ConnectionError):
             await response.write_eof()
         return response
@@ -131,7 +130,7 @@ class Responses:
     async def _record(self, call: Call, exchange: Exchange, last: bool) -> None:
         """Record what the next bytes of a stream follow from. Raises :class:`ModerationFault`."""
         if last:
-            call.end(200, _success(exchange))
+            call.end(200, success(exchange))
         await self._accounts.record(call, last=last)
 
     async def _unrecorded(self, call: Call, stream: Pump) -> Undelivered:
@@ -186,8 +185,3 @@ class Responses:
         call.failure = failure.kind
         self._metrics.failures.labels(failure.kind, "closed").inc()
         _LOG.warning("exchange failed closed", extra={"kind": failure.kind.value})
-
-
-def _success(exchange: Exchange) -> str:
-    """The outcome of an exchange that went on to its end: that of one that was not all moderated has its own name."""
-    return "failed_open" if exchange.bypassed else "ok"
