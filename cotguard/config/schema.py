@@ -4,11 +4,11 @@
 knows shapes and words; which settings go together, it cannot say.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from cotguard.config.settings import Settings
+from cotguard.json_schema import schema_of, text_of
 
 __all__ = ["SCHEMA_FILE", "render", "schema"]
 
@@ -17,17 +17,16 @@ SCHEMA_FILE = Path(__file__).with_name("schema.json")
 
 def schema() -> dict[str, Any]:
     """The schema (JSON Schema, draft 2020-12)."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **Settings.model_json_schema(),
-        "title": "cotguard configuration",
-        "description": "Settings of `cotguard serve`. Texts may hold ${NAME}, ${NAME:-default} and ${file:PATH}.",
-    }
+    return schema_of(
+        Settings,
+        title="cotguard configuration",
+        description="Settings of `cotguard serve`. Texts may hold ${NAME}, ${NAME:-default} and ${file:PATH}.",
+    )
 
 
 def render() -> str:
     """The text of ``schema.json``."""
-    return json.dumps(schema(), indent=2) + "\n"
+    return text_of(schema())
 
 
 if __name__ == "__main__":

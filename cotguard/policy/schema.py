@@ -4,10 +4,10 @@
 knows shapes and words; that every rule decides something, and that known values are long enough, it cannot say.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
+from cotguard.json_schema import schema_of, text_of
 from cotguard.policy.document import PolicyDocument
 
 __all__ = ["SCHEMA_FILE", "render", "schema"]
@@ -17,16 +17,12 @@ SCHEMA_FILE = Path(__file__).with_name("schema.json")
 
 def schema() -> dict[str, Any]:
     """The schema (JSON Schema, draft 2020-12)."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **PolicyDocument.model_json_schema(),
-        "title": "cotguard policy",
-    }
+    return schema_of(PolicyDocument, title="cotguard policy")
 
 
 def render() -> str:
     """The text of ``schema.json``."""
-    return json.dumps(schema(), indent=2) + "\n"
+    return text_of(schema())
 
 
 if __name__ == "__main__":
