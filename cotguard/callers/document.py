@@ -15,7 +15,6 @@ certificates: {"uri:spiffe://example.com/batch/*": reader}
 
 import fnmatch
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -28,7 +27,7 @@ from cotguard.callers.certificates import KINDS
 from cotguard.dialects.catalogue import dialects
 from cotguard.policy import PolicyError
 from cotguard.policy.errors import closest
-from cotguard.policy.source import MAX_CHARS, Source, read
+from cotguard.policy.source import Source, read_file
 
 __all__ = [
     "Algorithm",
@@ -178,15 +177,7 @@ class CallersDocument(BaseModel):
 def load_callers(path: str) -> CallersDocument:
     """The callers file. Raises :class:`CallersError`."""
     try:
-        with Path(path).open(encoding="utf-8") as file:
-            text = file.read(MAX_CHARS + 1)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise CallersError(f"{path}: {reason}; name a callers file (docs/callers.md)") from None
-    if not text.strip():
-        raise CallersError(f'{path}: there is nothing in this file; write for example "{_EXAMPLES["roles"]}"')
-    try:
-        source = read(text, path)
+        source = read_file(path, "a callers file (docs/callers.md)", f'for example "{_EXAMPLES["roles"]}"')
     except PolicyError as error:
         raise CallersError(str(error)) from None
     try:

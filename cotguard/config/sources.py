@@ -17,11 +17,11 @@ from cotguard.config.errors import SettingsError
 from cotguard.config.expand import expand
 from cotguard.config.settings import FILE_ONLY, Settings
 from cotguard.policy.errors import PolicyError, closest, quoted
-from cotguard.policy.source import MAX_CHARS, Source, read
+from cotguard.policy.source import Source, read_file
 
 __all__ = ["Loaded", "Sources", "load_settings", "variable"]
 
-_NOTHING = "name: value"
+_LINES = "settings as `name: value` lines"
 
 
 def variable(name: str) -> str:
@@ -85,22 +85,14 @@ def load_settings(flags: Mapping[str, object], environment: Mapping[str, str], c
 
 def _source(path: str) -> Source:
     try:
-        with Path(path).open(encoding="utf-8") as file:
-            text = file.read(MAX_CHARS + 1)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise SettingsError(f"{path}: {reason}; name a config file") from None
-    if not text.strip():
-        raise SettingsError(f"{path}: there is nothing in this file; write settings as `{_NOTHING}` lines")
-    try:
-        return read(text, path)
+        return read_file(path, "a config file", _LINES)
     except PolicyError as error:
         raise SettingsError(str(error)) from None
 
 
 def _expanded(source: Source, environment: Mapping[str, str]) -> tuple[dict[str, object], list[Path]]:
     if not isinstance(source.data, dict):
-        raise SettingsError(f"{source.name}: write settings as `{_NOTHING}` lines")
+        raise SettingsError(f"{source.name}: write {_LINES}")
     try:
         data, files = expand(source, environment)
     except PolicyError as error:

@@ -10,6 +10,7 @@ Guarantees: errors carry positions and never quote the text. Work is linear in t
 Known limit: the lines counted are those of YAML 1.1, where U+0085, U+2028 and U+2029 end one too.
 """
 
+import pathlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import yaml
 
 from cotguard.policy.errors import PolicyError, Problem
 
-__all__ = ["MAX_CHARS", "Path", "Source", "read"]
+__all__ = ["MAX_CHARS", "Path", "Source", "read", "read_file"]
 
 MAX_CHARS = 1 << 20
 """Longest text of a policy, in characters."""
@@ -125,6 +126,23 @@ def read(text: str, name: str) -> Source:
     keys: dict[Path, Position] = {}
     values: dict[Path, Position] = {}
     return Source(name, _data(node, (), keys, values), keys, values)
+
+
+def read_file(path: str, what: str, example: str) -> Source:
+    """Read the YAML document in a file that must say something. Raises :class:`PolicyError` with one problem.
+
+    Of a file that cannot be read it asks to name ``what`` ("a config file"), of an empty one to write ``example``.
+    """
+    try:
+        with pathlib.Path(path).open(encoding="utf-8") as file:
+            text = file.read(MAX_CHARS + 1)
+    except OSError as error:
+        raise PolicyError([Problem(path, 0, 0, str(error.strerror), f"name {what}")]) from None
+    except UnicodeDecodeError:
+        raise PolicyError([Problem(path, 0, 0, "not UTF-8 text", f"name {what}")]) from None
+    if not text.strip():
+        raise PolicyError([Problem(path, 0, 0, "there is nothing in this file", f"write {example}")])
+    return read(text, path)
 
 
 def _compose(text: str, name: str) -> yaml.Node | None:
