@@ -41,12 +41,12 @@ class Accounts:
         """Begin to record, in the running loop; ``digest`` is the policy's."""
         if self._trail is not None:
             self._trail.start()
-            self._note(Event.START, digest)
+            self._trail.submit(_noted(Event.START, digest))
 
     async def end(self) -> None:
         """Record no more."""
         if self._trail is not None:
-            self._note(Event.STOP, "")
+            self._trail.submit(_noted(Event.STOP))
             await self._trail.close()
 
     @property
@@ -58,7 +58,7 @@ class Accounts:
         """Account for a reload of the configuration; ``digest`` is that of the policy in force."""
         self._metrics.reloaded(applied=applied)
         if self._trail is not None:
-            self._note(Event.CONFIG_APPLIED if applied else Event.CONFIG_REFUSED, digest)
+            self._trail.submit(_noted(Event.CONFIG_APPLIED if applied else Event.CONFIG_REFUSED, digest))
 
     def journal(self) -> Journal | None:
         """Where an exchange that begins now notes its decisions, if they are recorded."""
@@ -90,7 +90,7 @@ class Accounts:
     async def close(self, call: Call) -> bool:
         """Account for what became of a call, once. False if the policy wants it recorded, and it cannot be."""
         self._count(call)
-        if self._trail is None:
+        if self._trail is None or call.recorded == call.outcome:
             return True
         try:
             await self._trail.commit(self._last(call))
@@ -137,10 +137,6 @@ class Accounts:
                 policy=digest,
             )
         )
-
-    def _note(self, event: Event, detail: str) -> None:
-        if self._trail is not None:
-            self._trail.submit([EventRecord(event=event, process=os.getpid(), detail=detail)])
 
     def _last(self, call: Call) -> Sequence[Record]:
         """Decisions that are not recorded yet, and the exchange."""
@@ -200,3 +196,7 @@ class Accounts:
         if self._trail is None or not name.startswith(_UNNAMED):
             return name
         return _UNNAMED + self._trail.hash(name)[:16]
+
+
+def _noted(event: Event, detail: str = "") -> Sequence[Record]:
+    return [EventRecord(event=event, process=os.getpid(), detail=detail)]
