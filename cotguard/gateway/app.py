@@ -274,8 +274,7 @@ class Gateway:
         self.leaving = True
 
     def drain(self) -> None:
-        """No more requests come; streams under way may go on until the drain timeout."""
-        self.leaving = True
+        """After leaving: no more requests come; streams under way may go on until the drain timeout."""
         self._responses.drain(self._active.settings.drain_timeout)
 
 
