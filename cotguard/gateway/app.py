@@ -13,7 +13,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from typing import NoReturn
 
@@ -37,6 +37,7 @@ from cotguard.gateway.admission import Admission
 from cotguard.gateway.analysis import Analyst
 from cotguard.gateway.answerers import Staff
 from cotguard.gateway.call import Call
+from cotguard.gateway.drafting import Drafts
 from cotguard.gateway.failures import Failure, answer_error, answer_refused, failure_of, later
 from cotguard.gateway.memory import give_back_regularly
 from cotguard.gateway.moderations import OWN, Moderation, load_moderations
@@ -98,6 +99,7 @@ class Gateway:
         self._requests = Requests(self.staff, self._accounts, self._pins, hash_key)
         self.analyst = Analyst(lambda: self._active.moderations[OWN], self.staff.answerers, hash_key, metrics)
         self._responses = Responses(self.staff, self._accounts, metrics)
+        self.drafts = Drafts(lambda: self._active, self.engage)
         self._active = self._made(settings, moderations, self._reception(settings), keys or key_ring(settings))
 
     @property
@@ -149,14 +151,18 @@ class Gateway:
         sealing = (settings.seal, settings.seal_keys) == (former.settings.seal, former.settings.seal_keys)
         keys = former.keys if sealing else key_ring(settings)
         reception = self._reception(settings)
-        self.staff.engage(_detectors(moderations))
-        await self.staff.start(self._tracing)
+        await self.engage(_detectors(moderations))
         self._pools.reload(settings.pools, authenticates=settings.authenticates)
         self._active = self._made(settings, moderations, reception, keys)
         kept = {(each.policy.name, each.policy.digest) for each in moderations.values()}
         for name, digest in {(each.policy.name, each.policy.digest) for each in former.moderations.values()} - kept:
             self.metrics.policy.remove(name, digest)
         asyncio.get_running_loop().call_later(_FAREWELL, self._dismiss, former.reception)
+
+    async def engage(self, detectors: Sequence[Detector]) -> None:
+        """Have everybody there whom ``detectors`` ask."""
+        self.staff.engage(detectors)
+        await self.staff.start(self._tracing)
 
     def account_reload(self, *, applied: bool) -> None:
         """Account for a reload of the configuration."""

@@ -3,7 +3,7 @@
 from cotguard.policy.compiled import Policy
 from cotguard.policy.document import Links, Media, Mode, OnError, RequestTexts
 from cotguard.policy.errors import PolicyError, Problem
-from cotguard.policy.loading import load, parse, ready_policies
+from cotguard.policy.loading import load, parse, parse_draft, ready_policies
 
 __all__ = [
     "Links",
@@ -16,5 +16,6 @@ __all__ = [
     "RequestTexts",
     "load",
     "parse",
+    "parse_draft",
     "ready_policies",
 ]
