@@ -4,6 +4,7 @@ from cotguard.policy.compiled import Policy
 from cotguard.policy.document import Links, Media, Mode, OnError, RequestTexts
 from cotguard.policy.errors import PolicyError, Problem
 from cotguard.policy.loading import load, parse, parse_draft, ready_policies
+from cotguard.policy.sentences import rule_sentence, sentences
 
 __all__ = [
     "Links",
@@ -18,4 +19,6 @@ __all__ = [
     "parse",
     "parse_draft",
     "ready_policies",
+    "rule_sentence",
+    "sentences",
 ]

@@ -18,6 +18,7 @@ from cotguard.taxonomy import ENTITIES, GROUPS
 
 __all__ = [
     "EVERYTHING",
+    "INBOUND",
     "KnownValuesDocument",
     "Links",
     "Media",
@@ -36,13 +37,16 @@ EVERYTHING = "ALL"
 MIN_KNOWN_VALUE = 3
 MAX_KNOWN_VALUE = 1024  # even percent-encoded, a value must fit into what one channel may hold
 
-_INBOUND = (
+_ORIGINS = (
     ChannelKind.SYSTEM,
     ChannelKind.USER,
     ChannelKind.ASSISTANT,
     ChannelKind.TOOL_RESULT,
     ChannelKind.TOOL_DESCRIPTION,
 )
+INBOUND = frozenset(_ORIGINS)
+"""What is sent to the model."""
+
 _ENTITY_WORDS = (EVERYTHING, *dict.fromkeys((*GROUPS, *sorted(ENTITIES))))
 
 
@@ -131,8 +135,8 @@ EntityWord = Annotated[
 ChannelWord = Annotated[ChannelKind, _one_of("a channel", tuple(ChannelKind))]
 OriginWord = Annotated[
     ChannelKind,
-    _one_of("an origin", _INBOUND),
-    WithJsonSchema({"type": "string", "enum": [kind.value for kind in _INBOUND]}),
+    _one_of("an origin", _ORIGINS),
+    WithJsonSchema({"type": "string", "enum": [kind.value for kind in _ORIGINS]}),
 ]
 ActionWord = Annotated[Action, _one_of("an action", tuple(Action))]
 ModeWord = Annotated[Mode, _one_of("a mode", tuple(Mode))]
