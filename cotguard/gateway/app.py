@@ -45,6 +45,7 @@ from cotguard.gateway.pinning import Pins
 from cotguard.gateway.requests import Requests
 from cotguard.gateway.responses import CLIENT_GONE, Responses
 from cotguard.gateway.sealing import key_ring
+from cotguard.gateway.trial import Trial
 from cotguard.http.encodings import EncodingError, TooLargeError
 from cotguard.http.head import check_head
 from cotguard.http.headers import lower
@@ -96,7 +97,8 @@ class Gateway:
         self.staff = Staff(settings, metrics)
         self.staff.engage(_detectors(moderations))
         hash_key = settings.hash_key.encode() or secrets.token_bytes(32)
-        self._requests = Requests(self.staff, self._accounts, self._pins, hash_key)
+        self.trial = Trial(self.staff.answerers)
+        self._requests = Requests(self.staff, self._accounts, self._pins, hash_key, self.trial)
         self.analyst = Analyst(lambda: self._active.moderations[OWN], self.staff.answerers, hash_key, metrics)
         self._responses = Responses(self.staff, self._accounts, metrics)
         self.drafts = Drafts(lambda: self._active, self.engage)
@@ -123,6 +125,7 @@ class Gateway:
         """Close the connections to the upstreams; stop what ``start`` started."""
         for chore in self._chores:
             chore.cancel()
+        self.trial.end()
         await self._pools.close()
         await self.staff.close()
         await self._tracing.close()
@@ -154,6 +157,7 @@ class Gateway:
         await self.engage(_detectors(moderations))
         self._pools.reload(settings.pools, authenticates=settings.authenticates)
         self._active = self._made(settings, moderations, reception, keys)
+        self.trial.follow(moderations)
         kept = {(each.policy.name, each.policy.digest) for each in moderations.values()}
         for name, digest in {(each.policy.name, each.policy.digest) for each in former.moderations.values()} - kept:
             self.metrics.policy.remove(name, digest)
@@ -197,7 +201,11 @@ class Gateway:
         """Every request of the data port."""
         call = Call(request, self._active, self._default)
         with logs.exchange(call.id):
-            return await self._handled(call)
+            try:
+                return await self._handled(call)
+            finally:
+                if call.recording is not None and call.exchange is not None:
+                    call.recording.over(call.exchange.tally)
 
     async def _handled(self, call: Call) -> web.StreamResponse:
         try:

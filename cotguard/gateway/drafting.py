@@ -7,19 +7,19 @@ last few drafts' detectors are kept.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from cotguard.detectors.contract import Detector
 from cotguard.detectors.registry import build
 from cotguard.gateway.active import Active
-from cotguard.gateway.moderations import Moderation
+from cotguard.gateway.moderations import OWN, Moderation
 from cotguard.policy import Policy, PolicyError, Problem, parse_draft
 
 if TYPE_CHECKING:
     from cotguard.gateway.app import Gateway
 
-__all__ = ["KEPT", "MAX_DRAFT_CHARS", "Drafts", "drafted"]
+__all__ = ["KEPT", "MAX_DRAFT_CHARS", "Drafts", "asked", "drafted"]
 
 MAX_DRAFT_CHARS = 64 * 1024
 """The longest text of a draft: reading YAML takes a second for each MiB, and comparing rules its square."""
@@ -81,6 +81,16 @@ class Drafts:
         detectors = await asyncio.to_thread(build, policy, settings.bundle, settings.served, settings.guard, loaded)
         await self._engage(detectors)
         return detectors
+
+
+def asked(about: Mapping[str, Any]) -> tuple[str, str]:
+    """The name of a policy and the text of a draft that is to take its place. Raises ``ValueError``."""
+    name, text = about.get("policy", OWN), about.get("draft")
+    if not isinstance(name, str):
+        raise ValueError("policy: write the name of a policy that is in force")  # noqa: TRY004  # whoever asks is told
+    if not isinstance(text, str):
+        raise ValueError("draft: write the policy's text")  # noqa: TRY004
+    return name, text
 
 
 async def drafted(gateway: "Gateway", name: str, text: str) -> Moderation:
