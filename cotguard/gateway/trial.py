@@ -2,7 +2,7 @@
 
 1. While a trial runs, exchanges under the policy that the draft is to replace are recorded
    (:mod:`cotguard.gateway.recording`).
-2. When an exchange is over, it is replayed under the draft, whose decisions are carried out and delivered to nobody. What is
+2. When one is over, it is replayed under the draft, whose decisions are carried out, and delivered to nobody. What is
    counted does not depend on how a text was cut (G1), so a replay counts what a gateway with the draft would have.
 3. Of both sides only counts are kept, of exactly the exchanges that were replayed; a recording is dropped as soon as it
    is. Nothing of a replay is in metrics of exchanges, records, logs, pins, or what is remembered of requests; where a
