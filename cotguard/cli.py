@@ -4,8 +4,9 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -18,7 +19,7 @@ from cotguard.callers.limits import DAY
 from cotguard.classifier.bundle import BundleError, ready_bundles
 from cotguard.config.commands import add_config, add_flags, check_config, sources_of
 from cotguard.config.errors import SettingsError
-from cotguard.policy import PolicyError, load, ready_policies
+from cotguard.policy import PolicyError, load, ready_policies, sentences
 from cotguard.scan import command as scanning
 
 __all__ = ["command_line", "main"]
@@ -96,6 +97,7 @@ def command_line() -> argparse.ArgumentParser:
     check.add_argument(
         "--config", action="append", default=[], metavar="FILE", help="a config file, with all files that it names"
     )
+    check.add_argument("--explain", action="store_true", help="say in sentences what each policy does")
     check.set_defaults(run=_check)
 
     dialects = commands.add_parser("dialects", help="list the wire formats that are moderated, with their paths")
@@ -206,26 +208,30 @@ def _check(arguments: argparse.Namespace) -> int:
     if not (arguments.policies or arguments.config):
         print("name policies, or --config FILE", file=sys.stderr)  # noqa: T201
         return _USAGE_ERROR
-    checks = [(name, _checked_policy) for name in arguments.policies]
+    explained = partial(_checked_policy, explain=arguments.explain)
+    checks: list[tuple[str, Callable[[str], tuple[str, Sequence[str]]]]]
+    checks = [(name, explained) for name in arguments.policies]
     checks += [(name, _checked_config) for name in arguments.config]
     status = 0
     for name, check in checks:
         try:
-            print(f"{name}: ok ({check(name)})")  # noqa: T201
+            told, lines = check(name)
         except (PolicyError, SettingsError) as error:
             print(error, file=sys.stderr)  # noqa: T201
             status = _USAGE_ERROR
+        else:
+            print(f"{name}: ok ({told})", *lines, sep="\n  ")  # noqa: T201
     return status
 
 
-def _checked_policy(name: str) -> str:
+def _checked_policy(name: str, *, explain: bool) -> tuple[str, Sequence[str]]:
     policy = load(name)
-    return f"{policy.name}, {policy.mode}, digest {policy.digest}"
+    return f"{policy.name}, {policy.mode}, digest {policy.digest}", sentences(policy) if explain else ()
 
 
-def _checked_config(name: str) -> str:
+def _checked_config(name: str) -> tuple[str, Sequence[str]]:
     settings = check_config(name).settings
-    return f"upstreams: {', '.join(settings.pools)}; policies: {', '.join(settings.policies)}"
+    return f"upstreams: {', '.join(settings.pools)}; policies: {', '.join(settings.policies)}", ()
 
 
 def _dialects(arguments: argparse.Namespace) -> int:

@@ -28,3 +28,15 @@ class Active:
     def moderation(self, caller: Caller, route: RouteDocument) -> Moderation:
         """Of the policies that may hold for an exchange the caller's goes first, then the route's."""
         return self.moderations[caller.scope.policy or route.policy]
+
+    def named(self, name: str) -> Moderation:
+        """Of the policies in force the one that calls itself ``name``, or that the settings call so.
+
+        Raises ``ValueError``.
+        """
+        found = next((each for each in self.moderations.values() if each.policy.name == name), None)
+        found = found or self.moderations.get(name)
+        if found is None:
+            known = sorted({each.policy.name for each in self.moderations.values()})
+            raise ValueError(f"policy: none of this name is in force; write one of: {', '.join(known)}")
+        return found

@@ -13,7 +13,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from typing import NoReturn
 
@@ -37,6 +37,7 @@ from cotguard.gateway.admission import Admission
 from cotguard.gateway.analysis import Analyst
 from cotguard.gateway.answerers import Staff
 from cotguard.gateway.call import Call
+from cotguard.gateway.drafting import Drafts
 from cotguard.gateway.failures import answer_error, answer_refused, later
 from cotguard.gateway.memory import give_back_regularly
 from cotguard.gateway.moderations import OWN, Moderation, load_moderations
@@ -44,6 +45,7 @@ from cotguard.gateway.pinning import Pins
 from cotguard.gateway.requests import Requests
 from cotguard.gateway.responses import Responses
 from cotguard.gateway.sealing import key_ring
+from cotguard.gateway.trial import Trial
 from cotguard.http.answers import CLIENT_GONE, Failure, failure_of
 from cotguard.http.encodings import EncodingError, TooLargeError
 from cotguard.http.head import check_head
@@ -96,9 +98,11 @@ class Gateway:
         self.staff = Staff(settings, metrics)
         self.staff.engage(_detectors(moderations))
         hash_key = settings.hash_key.encode() or secrets.token_bytes(32)
-        self._requests = Requests(self.staff, self._accounts, self._pins, hash_key)
+        self.trial = Trial(self.staff.answerers)
+        self._requests = Requests(self.staff, self._accounts, self._pins, hash_key, self.trial)
         self.analyst = Analyst(lambda: self._active.moderations[OWN], self.staff.answerers, hash_key, metrics)
         self._responses = Responses(self.staff, self._accounts, metrics)
+        self.drafts = Drafts(lambda: self._active, self.engage)
         self._active = self._made(settings, moderations, self._reception(settings), keys or key_ring(settings))
 
     @property
@@ -122,6 +126,7 @@ class Gateway:
         """Close the connections to the upstreams; stop what ``start`` started."""
         for chore in self._chores:
             chore.cancel()
+        self.trial.end()
         await self._pools.close()
         await self.staff.close()
         await self._tracing.close()
@@ -150,14 +155,19 @@ class Gateway:
         sealing = (settings.seal, settings.seal_keys) == (former.settings.seal, former.settings.seal_keys)
         keys = former.keys if sealing else key_ring(settings)
         reception = self._reception(settings)
-        self.staff.engage(_detectors(moderations))
-        await self.staff.start(self._tracing)
+        await self.engage(_detectors(moderations))
         self._pools.reload(settings.pools, authenticates=settings.authenticates)
         self._active = self._made(settings, moderations, reception, keys)
+        self.trial.follow(moderations)
         kept = {(each.policy.name, each.policy.digest) for each in moderations.values()}
         for name, digest in {(each.policy.name, each.policy.digest) for each in former.moderations.values()} - kept:
             self.metrics.policy.remove(name, digest)
         asyncio.get_running_loop().call_later(_FAREWELL, self._dismiss, former.reception)
+
+    async def engage(self, detectors: Sequence[Detector]) -> None:
+        """Have everybody there whom ``detectors`` ask."""
+        self.staff.engage(detectors)
+        await self.staff.start(self._tracing)
 
     def account_reload(self, *, applied: bool) -> None:
         """Account for a reload of the configuration."""
@@ -192,7 +202,11 @@ class Gateway:
         """Every request of the data port."""
         call = Call(request, self._active, self._default)
         with logs.exchange(call.id):
-            return await self._handled(call)
+            try:
+                return await self._handled(call)
+            finally:
+                if call.recording is not None and call.exchange is not None:
+                    call.recording.over(call.exchange.tally)
 
     async def _handled(self, call: Call) -> web.StreamResponse:
         try:

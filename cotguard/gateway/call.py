@@ -4,7 +4,7 @@ import re
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -19,6 +19,9 @@ from cotguard.moderation.exchange import Exchange
 from cotguard.moderation.verdict import Journal
 from cotguard.telemetry.tracing import Trace
 from cotguard.upstreams.pool import Pool
+
+if TYPE_CHECKING:
+    from cotguard.gateway.recording import Recording
 
 __all__ = ["POLICY_HEADER", "REQUEST_ID_HEADER", "Call"]
 
@@ -53,6 +56,8 @@ class Call:
     """Its decisions, where they are recorded."""
     reported: Reported | None = None
     """What the upstream reports, where it is traced."""
+    recording: "Recording | None" = None
+    """Of the exchange, if a trial replays it when it is over."""
     model: str = ""
     stream: bool = False
     server: str = ""

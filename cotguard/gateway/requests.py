@@ -26,6 +26,7 @@ from cotguard.gateway.intake import read_incoming, read_json
 from cotguard.gateway.outgoing import Unmoderated, is_recordable, moderate
 from cotguard.gateway.pinning import Pins, PinsError
 from cotguard.gateway.sealing import seals_for
+from cotguard.gateway.trial import Trial
 from cotguard.http.form import written_form
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.sealing.seals import Seals
@@ -55,13 +56,14 @@ class Question:
 
 
 class Requests:
-    """See the module. ``hash_key`` keys hashes that outlive an exchange."""
+    """See the module. ``hash_key`` keys hashes that outlive an exchange; ``trial`` may record them."""
 
-    def __init__(self, staff: Staff, accounts: Accounts, pins: Pins, hash_key: bytes) -> None:
+    def __init__(self, staff: Staff, accounts: Accounts, pins: Pins, hash_key: bytes, trial: Trial) -> None:
         self._staff = staff
         self._accounts = accounts
         self._pins = pins
         self._hash_key = hash_key
+        self._trial = trial
 
     async def read(self, call: Call, match: Match, told: Mapping[str, str]) -> Question:
         """The request of a call whose answer holds generated text; ``told`` are its headers, in lower case.
@@ -169,6 +171,8 @@ class Requests:
     async def _moderate(self, call: Call, unmoderated: Unmoderated) -> None:
         """Carry out the policy on a request."""
         assert call.exchange is not None  # noqa: S101  # it has begun
+        if self._trial.running is not None:
+            call.recording = self._trial.begin(call, unmoderated)
         try:
             await handed_over(partial(moderate, unmoderated, call.dialect, call.exchange), self._staff.answerers)
         finally:

@@ -70,10 +70,15 @@ class Responses:
                 raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _STATUS)
             translator = dialect.stream(prepared, exchange, upstream.content_type)
             if translator is not None:
+                if call.recording is not None:
+                    translator = call.recording.take_stream(prepared, upstream.content_type, translator)
                 return await self._streamed(call, translator, exchange, answer)
             if upstream.content_type != "application/json":
                 raise UpstreamFault(ErrorKind.UPSTREAM_INVALID, _TYPE)
-            moderate = partial(dialect.body, await answer.whole(limit), prepared, exchange)
+            data = await answer.whole(limit)
+            if call.recording is not None:
+                call.recording.take_body(prepared, data)
+            moderate = partial(dialect.body, data, prepared, exchange)
             body = await handed_over(moderate, self._staff.answerers) if self._staff.answerers else moderate()
             await self._accounts.record(call)
         except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:

@@ -3,7 +3,8 @@
 from cotguard.policy.compiled import Policy
 from cotguard.policy.document import Links, Media, Mode, OnError, RequestTexts
 from cotguard.policy.errors import PolicyError, Problem
-from cotguard.policy.loading import load, parse, ready_policies
+from cotguard.policy.loading import load, parse, parse_draft, ready_policies
+from cotguard.policy.sentences import rule_sentence, sentences
 
 __all__ = [
     "Links",
@@ -16,5 +17,8 @@ __all__ = [
     "RequestTexts",
     "load",
     "parse",
+    "parse_draft",
     "ready_policies",
+    "rule_sentence",
+    "sentences",
 ]

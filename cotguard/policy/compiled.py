@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cotguard.policy.document import EVERYTHING, Links, Mode, OnError, PolicyDocument, RequestDocument
+from cotguard.policy.document import EVERYTHING, Links, Mode, OnError, PolicyDocument, RequestDocument, RuleDocument
 from cotguard.spans import Action, ChannelKind
 from cotguard.taxonomy import ENTITIES, expand
 
@@ -93,8 +93,18 @@ class Policy:
     pseudonymizes: bool
     _table: Mapping[Place, _Row] = field(repr=False)
     asks_origins: bool = field(repr=False)
-    files: tuple[str, ...] = field(default=(), repr=False)
-    """What it was read from."""
+    rules: tuple[RuleDocument, ...] = field(default=(), repr=False)
+    """As they are written, by the index that ``rule`` tells."""
+    default: Action = Action.ALLOW
+    file: str = field(default="", repr=False)
+    """What it was read from, if that is a file."""
+    values_file: str = field(default="", repr=False)
+    """The file of known values that it names, if it does."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All that it was read from."""
+        return tuple(name for name in (self.file, self.values_file) if name)
 
     def decide(
         self, entity: str, kind: ChannelKind, score: float, origins: frozenset[ChannelKind] = frozenset()
@@ -139,10 +149,12 @@ class Policy:
         return any(self._table[known, kind].acts for kind in ChannelKind)
 
 
-def compile_policy(document: PolicyDocument, known_values: Sequence[str], files: Sequence[str] = ()) -> Policy:
+def compile_policy(
+    document: PolicyDocument, known_values: Sequence[str], file: str = "", values_file: str = ""
+) -> Policy:
     """The policy of ``document``. ``known_values``: all of them, those of the document's file included.
 
-    ``files``: those that it was read from.
+    ``file`` and ``values_file``: what it was read from.
     """
     table = {place: _row(document, rules) for place, rules in _deciding_rules(document).items()}
     return Policy(
@@ -160,7 +172,10 @@ def compile_policy(document: PolicyDocument, known_values: Sequence[str], files:
         pseudonymizes=any(row.takes(Action.PSEUDONYMIZE) for row in table.values()),
         _table=table,
         asks_origins=any(rule.unless_origin for rule in document.rules),
-        files=tuple(files),
+        rules=document.rules,
+        default=document.default,
+        file=file,
+        values_file=values_file,
     )
 
 

@@ -6,6 +6,7 @@ because they look like protection and are none: a rule that never decides, and k
 Guarantees: errors and what they are raised from never hold known values.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -16,10 +17,11 @@ from cotguard.policy.errors import PolicyError, Problem, closest
 from cotguard.policy.explain import explain
 from cotguard.policy.source import MAX_CHARS, Source, read
 
-__all__ = ["load", "parse", "ready_policies"]
+__all__ = ["load", "parse", "parse_draft", "ready_policies"]
 
 MAX_KNOWN_VALUES_BYTES = 8 << 20
 
+_VALUES_FILE = ("known_values", "file")
 _READY = Path(__file__).with_name("ready")
 
 
@@ -53,17 +55,31 @@ def parse(text: str, source: str, directory: Path | None) -> Policy:
 
     A relative file of known values is looked for in ``directory``; without one it is refused.
     """
+    return _parsed(text, source, directory)
+
+
+def parse_draft(text: str, source: str, replaced: Policy) -> Policy:
+    """The policy in ``text``, which may take the place of ``replaced``. Raises :class:`PolicyError`.
+
+    Whoever writes drafts need not be whoever may read files: of these it may name the one that ``replaced`` names.
+    """
+    folder = Path(replaced.file).parent if replaced.file else None
+    return _parsed(text, source, folder, {Path(replaced.values_file)} if replaced.values_file else set())
+
+
+def _parsed(text: str, source: str, directory: Path | None, readable: Collection[Path] | None = None) -> Policy:
+    """``readable``: the only files of known values that may be read, if not any may."""
     yaml_source = read(text, source)
     try:
         document = PolicyDocument.model_validate(yaml_source.data)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         raise explain(problems, yaml_source) from None
-    values = dict.fromkeys((*document.known_values.values, *_values_in_file(document, yaml_source, directory)))
-    files = [] if directory is None else [source]
-    if document.known_values.file:
-        files.append(str((directory or Path()) / document.known_values.file))
-    policy = compile_policy(document, tuple(values), files)
+    path = _values_path(document, yaml_source, directory, readable)
+    listed = [] if path is None else _values_in_file(path, yaml_source)
+    values = tuple(dict.fromkeys((*document.known_values.values, *listed)))
+    file = "" if directory is None or readable is not None else source
+    policy = compile_policy(document, values, file, str(path or ""))
     _refuse_what_does_nothing(document, policy, yaml_source)
     return policy
 
@@ -129,21 +145,30 @@ def _text(path: Path, max_bytes: int) -> str:
         raise _UnreadableError("not UTF-8 text from here", "save the file as UTF-8", line, column) from None
 
 
-def _values_in_file(document: PolicyDocument, source: Source, directory: Path | None) -> list[str]:
+def _values_path(
+    document: PolicyDocument, source: Source, directory: Path | None, readable: Collection[Path] | None
+) -> Path | None:
+    """The file of known values, if there is one."""
     name = document.known_values.file
     if not name:
-        return []
-    where = ("known_values", "file")
-    if directory is None and not Path(name).is_absolute():
-        reason = "a relative file is of no use here: this policy stands in no folder"
-        raise PolicyError([source.problem(where, reason, "write an absolute path, or the values themselves")])
+        return None
     path = (directory or Path()) / name
+    if readable is not None and path not in readable:
+        reason = "a draft reads no other file of known values than the policy that it is to replace"
+        raise PolicyError([source.problem(_VALUES_FILE, reason, "write the values themselves")])
+    if directory is None and not path.is_absolute():
+        reason = "a relative file is of no use here: this policy stands in no folder"
+        raise PolicyError([source.problem(_VALUES_FILE, reason, "write an absolute path, or the values themselves")])
+    return path
+
+
+def _values_in_file(path: Path, source: Source) -> list[str]:
     try:
         text = _text(path, MAX_KNOWN_VALUES_BYTES)
     except _UnreadableError as error:
         if error.line:
             raise PolicyError([Problem(str(path), error.line, error.column, error.reason, error.hint)]) from None
-        raise PolicyError([source.problem(where, f"{path}: {error.reason}", error.hint)]) from None
+        raise PolicyError([source.problem(_VALUES_FILE, f"{path}: {error.reason}", error.hint)]) from None
     values: list[str] = []
     problems: list[Problem] = []
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
