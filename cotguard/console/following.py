@@ -8,8 +8,9 @@ detectors read it, and of *delivered*, what was written for it. Edits lead from 
 """
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, Final
 
 from cotguard.classifier.handover import pause
@@ -30,6 +31,9 @@ _TURN_CHARS: Final = 8192
 _TOO_MANY: Final = "source: too many channels hold text for too long to tell it step by step; send a shorter one"
 _RESTORED: Final = "A placeholder of this exchange: its value is written again."
 _TAKEN_FOR_ONE: Final = "What reads as a placeholder and is none is replaced, whatever the rules say."
+
+_Reason = Callable[[int], str]
+"""The sentence for a rule, by its index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +123,15 @@ class _Followed:
         self._written = self._settled
         del self._edits[self._written.edits :], self._pieces[self._written.pieces :]
 
-    def entry(self, why: list[str]) -> dict[str, Any] | None:
-        """What a step tells of it, if anything."""
+    def entry(self, why: list[str], *, held: bool) -> dict[str, Any] | None:
+        """What a step tells of it, if anything. ``held``: it was told to hold text."""
         told = self._raw_chars, self._written.released, self._written.chars
-        if told == self._told and not why:
+        if told == self._told and not (why or held):
             return None
         self._told = told
         return {"channel": self.number, "received": told[0], "released": told[1], "written": told[2], "why": why}
 
-    def told(self, label: str, policy: Policy, *, cut: bool) -> dict[str, Any]:
+    def told(self, label: str, reason: _Reason, *, cut: bool) -> dict[str, Any]:
         """All of it, as JSON. ``cut``: a block ended its lane."""
         return {
             "lane": max(self.lane, 0),
@@ -136,18 +140,18 @@ class _Followed:
             "kinds": [[start, kind.value] for start, kind in self._kinds],
             "raw": "".join(self._raw),
             "delivered": "".join(self._pieces),
-            "spans": self._spans(policy, cut=cut),
+            "spans": self._spans(reason, cut=cut),
             "edits": self._all_edits(),
         }
 
-    def _spans(self, policy: Policy, *, cut: bool) -> list[dict[str, Any]]:
+    def _spans(self, reason: _Reason, *, cut: bool) -> list[dict[str, Any]]:
         """What was decided, but for what stands behind a block: how much of that was read depends on the cuts."""
         end = self._written.end_of_block or self._written.released
         found = [each for each in self._decided if not cut or each.span.start < end]
         found.sort(key=lambda each: (each.span.start, each.span.end))
-        return [self._span(each, policy) for each in found]
+        return [self._span(each, reason) for each in found]
 
-    def _span(self, decided: _Decided, policy: Policy) -> dict[str, Any]:
+    def _span(self, decided: _Decided, reason: _Reason) -> dict[str, Any]:
         span = decided.span
         outcome = Outcome.ALLOWED if span in self._passed else decided.outcome
         return {
@@ -160,7 +164,7 @@ class _Followed:
             "outcome": outcome.value,
             "kind": decided.kind.value,
             "rule": decided.rule,
-            "rule_text": _reason(decided, policy),
+            "rule_text": _text(decided, reason),
         }
 
     def _all_edits(self) -> list[list[Any]]:
@@ -174,12 +178,12 @@ class _Followed:
         return edits
 
 
-def _reason(decided: _Decided, policy: Policy) -> str:
+def _text(decided: _Decided, reason: _Reason) -> str:
     if decided.outcome is Outcome.RESTORED:
         return _RESTORED
     if decided.span.entity == PLACEHOLDER:
         return _TAKEN_FOR_ONE
-    return rule_sentence(policy, decided.rule)
+    return reason(decided.rule)
 
 
 class Following:
@@ -212,7 +216,7 @@ class Following:
         for channel in {**holding, **self._touched}:
             channel.settle()
             why = [] if exchange is None or channel.key is None else exchange.lane(channel.lane).why(channel.key)
-            entry = channel.entry(why)
+            entry = channel.entry(why, held=channel in holding)
             if entry is None:
                 continue
             if channel.number < 0:
@@ -237,6 +241,7 @@ class Following:
         lanes = {channel.lane for channel in self._channels if channel.lane != REQUEST}
         alike = Counter((channel.lane, channel.kind) for channel in self._channels)
         cut = {channel.lane for channel in self._channels if channel.is_cut}
+        reason = cache(partial(rule_sentence, policy))
         seen: Counter[tuple[int, ChannelKind]] = Counter()
         told = []
         for channel in self._channels:
@@ -245,5 +250,5 @@ class Following:
             label = f"{channel.kind.value} {seen[place]}" if alike[place] > 1 else channel.kind.value
             if len(lanes) > 1 and channel.lane != REQUEST:
                 label += f", choice {channel.lane + 1}"
-            told.append(channel.told(label, policy, cut=channel.lane in cut))
+            told.append(channel.told(label, reason, cut=channel.lane in cut))
         return told

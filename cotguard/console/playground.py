@@ -49,7 +49,7 @@ MAX_CHARS = 256 * 1024
 MAX_STREAM_BYTES = 2 * 2**20
 """Bytes of a recorded response."""
 
-MAX_PIECE_BYTES = 512 * 1024
+MAX_PIECE_BYTES = 256 * 1024
 """Bytes of one event of it, and of a whole body: while a text in one piece is read, the event loop waits."""
 
 MAX_STEPS = 20_000

@@ -118,10 +118,12 @@ def cut(content_type: str | None, data: bytes) -> list[bytes]:
 
 
 def readable(content_type: str | None, data: bytes) -> str:
-    """What a client gets, as text: binary frames are told as events."""
+    """What a client gets, as text: binary frames are told as events, and what models of Bedrock's own send as such."""
     if content_type != _AWS_TYPE:
         return data.decode("utf-8", "replace")
     events = _events(AwsEventStream(), data)
+    if any(event.name == _CHUNK for event in events):
+        events = [Event(event.name or _CHUNK, event.data) for event in _events(Chunks(), data)]
     return "".join(f"event: {event.name}\ndata: {event.data.decode('utf-8', 'replace')}\n\n" for event in events)
 
 
