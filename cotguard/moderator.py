@@ -32,6 +32,7 @@ from cotguard.detectors.contract import RequestFacts
 from cotguard.detectors.registry import build, classifier_among
 from cotguard.moderation.exchange import Exchange, ModerationFault, RequestBlocked, Verdict
 from cotguard.moderation.json_view import JsonView
+from cotguard.moderation.observer import Recorder
 from cotguard.moderation.view import PlainView, View
 from cotguard.policy import RequestTexts, load
 from cotguard.spans import INBOUND, Action, ChannelKind
@@ -105,10 +106,15 @@ class ModeratedExchange:
     """
 
     def __init__(
-        self, exchange: Exchange, request: Request = (), turn: AbstractContextManager[object] | None = None
+        self,
+        exchange: Exchange,
+        request: Request = (),
+        turn: AbstractContextManager[object] | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         """Raises :class:`RequestBlocked` and :class:`ModerationFault`, and ``ValueError`` for an unknown kind."""
         self._exchange = exchange
+        self._recorder = recorder or Recorder()
         self._turn = turn or nullcontext()
         self._over = False
         self._fault: ModerationFault | None = None
@@ -132,7 +138,7 @@ class ModeratedExchange:
     @property
     def spans(self) -> tuple[Found, ...]:
         """What was found so far, if it was to be recorded; offsets are those of each channel's text."""
-        found = sorted(self._exchange.spans, key=lambda each: (each[0].start, each[0].end))
+        found = sorted(self._recorder.spans, key=lambda each: (each[0].start, each[0].end))
         return tuple(
             Found(span.start, span.end, span.entity, span.score, span.detector, action) for span, action in found
         )
@@ -286,8 +292,9 @@ class Moderator:
             tuple(text for kind, text in texts if kind == ChannelKind.SYSTEM),
             next((text for kind, text in reversed(texts) if kind == ChannelKind.USER), ""),
         )
-        exchange = Exchange(self.policy, self.detectors, facts, self.key, exchange_key=pseudonym_key, record=record)
-        return ModeratedExchange(exchange, texts, self._turn)
+        recorder = Recorder() if record else None
+        exchange = Exchange(self.policy, self.detectors, facts, self.key, exchange_key=pseudonym_key, observer=recorder)
+        return ModeratedExchange(exchange, texts, self._turn, recorder)
 
     async def carry_out(self, call: Callable[[], _Result]) -> _Result:
         """What ``call`` returns, which uses the detectors: in its turn, and with the loop going on meanwhile."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from cotguard.detectors.contract import Detector, RequestFacts
 from cotguard.detectors.registry import build
 from cotguard.moderation.exchange import Exchange
+from cotguard.moderation.observer import Recorder
 from cotguard.moderation.view import PlainView
 from cotguard.policy import Policy, load
 from cotguard.spans import ChannelKind
@@ -75,7 +76,8 @@ def texts(file: Path, name: str) -> Iterator[str]:
 
 def measure(text: str, policy: Policy, detectors: Sequence[Detector], holds: Holds) -> None:
     """Stream ``text`` as reasoning and add what is seen to ``holds``."""
-    exchange = Exchange(policy, detectors, RequestFacts(), os.urandom(32), record=True)
+    recorder = Recorder()
+    exchange = Exchange(policy, detectors, RequestFacts(), os.urandom(32), observer=recorder)
     lane = exchange.lane(0)
     lane.open("reasoning", PlainView(ChannelKind.REASONING))
     held_tokens: deque[int] = deque()  # where those end that are not wholly released
@@ -89,7 +91,7 @@ def measure(text: str, policy: Policy, detectors: Sequence[Detector], holds: Hol
         holds.characters[exchange.held] += 1
         holds.tokens[len(held_tokens)] += 1
     lane.finish()
-    rewritten = sorted((span.start, span.end, span.entity) for span, action in exchange.spans if action.rewrites)
+    rewritten = sorted((span.start, span.end, span.entity) for span, action in recorder.spans if action.rewrites)
     until = 0
     for start, end, entity in rewritten:
         holds.altered += max(0, end - max(start, until))

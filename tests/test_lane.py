@@ -11,6 +11,7 @@ from cotguard.detectors.registry import build
 from cotguard.moderation.exchange import Emission, Exchange
 from cotguard.moderation.json_view import JsonView
 from cotguard.moderation.lane import PATIENCE, Lane
+from cotguard.moderation.observer import Recorder
 from cotguard.moderation.view import PlainView
 from cotguard.policy import Policy, load, parse
 from cotguard.spans import ChannelKind
@@ -214,10 +215,11 @@ def test_what_is_before_a_text_hides_nothing_in_it(before: str, after: str, expe
 
 
 def test_a_value_is_counted_once_where_a_text_is_read_twice() -> None:
-    exchange = Exchange(REDACT, DETECTORS, RequestFacts(), b"k" * 16, record=True)
+    recorder = Recorder()
+    exchange = Exchange(REDACT, DETECTORS, RequestFacts(), b"k" * 16, observer=recorder)
     lane = exchange.lane(0)
     for number, text in enumerate(["I say. ", "To ann.lee@example.com, and so on and on it goes."]):
         lane.open(number, PlainView(OUTPUT))
         lane.feed(number, text)
     lane.finish()
-    assert [(span.start, span.end) for span, _ in exchange.spans] == [(3, 22)]
+    assert [(span.start, span.end) for span, _ in recorder.spans] == [(3, 22)]

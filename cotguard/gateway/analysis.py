@@ -28,6 +28,7 @@ from cotguard.dialects.inbound import Contents
 from cotguard.framing.json import JSONError, dumps, loads
 from cotguard.gateway.moderations import Moderation
 from cotguard.moderation.exchange import Exchange, ModerationFault, Outcome, RequestBlocked
+from cotguard.moderation.observer import Recorder
 from cotguard.moderation.request import Findings
 from cotguard.moderation.view import PlainView, View
 from cotguard.policy import Media, RequestTexts
@@ -145,10 +146,11 @@ class Analyst:
         return [await self._values(text, asked) for text in asked.text]
 
     async def _values(self, text: str, asked: _AnalyzeRequest) -> list[dict[str, Any]]:
-        exchange = self._exchange(RequestFacts(), record=True)
+        recorder = Recorder()
+        exchange = self._exchange(RequestFacts(), observer=recorder)
         await self._carried_out(partial(_written, exchange, 0, PlainView(ChannelKind.OUTPUT), text), exchange)
         found: dict[tuple[int, int, str], Span] = {}
-        for span, action in exchange.spans:
+        for span, action in recorder.spans:
             if self._is_asked_for(span, action, text, asked):
                 place = span.start, span.end, span.entity
                 found[place] = max(span, found.get(place, span), key=lambda each: each.score)
@@ -184,11 +186,13 @@ class Analyst:
         except RequestBlocked:
             return _blocked(_BLOCKED)
 
-    def _exchange(self, facts: RequestFacts, *, record: bool = False, pseudonym_key: bytes | None = None) -> Exchange:
+    def _exchange(
+        self, facts: RequestFacts, *, observer: Recorder | None = None, pseudonym_key: bytes | None = None
+    ) -> Exchange:
         policy, detectors = (moderation := self._moderation()).policy, moderation.detectors
         findings = Findings(policy, detectors, pause)  # of its own: what others sent is none of this one's business
         return Exchange(
-            policy, detectors, facts, self._key, exchange_key=pseudonym_key, record=record, findings=findings
+            policy, detectors, facts, self._key, exchange_key=pseudonym_key, findings=findings, observer=observer
         )
 
     async def _carried_out(self, call: Callable[[], _Found], exchange: Exchange) -> _Found:

@@ -19,6 +19,7 @@ from cotguard.detectors.links import LINK
 from cotguard.detectors.placeholders import PLACEHOLDER
 from cotguard.moderation.bridges import REACH, Bridges
 from cotguard.moderation.findings import Finding, Group, Range, around
+from cotguard.moderation.observer import ChannelObserver, Observer
 from cotguard.moderation.origins import Origins
 from cotguard.moderation.placeholders import Placeholders
 from cotguard.moderation.replacement import Replacer
@@ -72,8 +73,8 @@ class Terms:
     placeholders: Placeholders
     ledger: Ledger
     max_held: int = MAX_HELD_CHARS
-    recorded: list[tuple[Span, Action]] | None = None
-    """Collects every span with its action when set (offline use only: spans are offsets, not text)."""
+    observer: Observer | None = None
+    """Who follows what happens (offline use only: it is told the text)."""
     origins: Origins = field(default_factory=Origins)
     hidden: frozenset[ChannelKind] = frozenset()
     """Kinds whose text is moderated and then not written: only the view's structure is left of it."""
@@ -100,6 +101,8 @@ class Channel:
         "_bridges",
         "_findings",
         "_links",
+        "_names",
+        "_observer",
         "_offset",
         "_owned",
         "_seen",
@@ -119,7 +122,9 @@ class Channel:
         "stable",
     )
 
-    def __init__(self, key: Hashable, head: object, view: View, terms: Terms) -> None:
+    def __init__(
+        self, key: Hashable, head: object, view: View, terms: Terms, observer: ChannelObserver | None = None
+    ) -> None:
         self.key = key
         self.head = head
         self.received = 0
@@ -130,6 +135,8 @@ class Channel:
         self.resumed = False
         self._view = view
         self._terms = terms
+        self._observer = observer
+        self._names: list[list[str]] = []  # of the detectors of sessions, and of those alone, where somebody may ask
         self._sessions: list[Session] = []
         self._stables: list[int] = []
         self._alone: list[Session] = []
@@ -167,6 +174,7 @@ class Channel:
         """
         self.closed = False
         self._offset = self.received
+        self._names.clear()
         self._sessions = self._opened(context)
         self._stables = [-len(context)] * len(self._sessions)
         self._alone = self._opened("") if seam and context else []
@@ -175,7 +183,11 @@ class Channel:
 
     def _opened(self, context: str) -> list[Session]:
         scope = Scope(self._view.kind_at(self.received), context, self._terms.facts)
-        opened = (detector.open(scope) for detector in self._terms.detectors)
+        detectors = self._terms.detectors
+        opened = [detector.open(scope) for detector in detectors]
+        if self._observer is not None:
+            names = [each.name for each, session in zip(detectors, opened, strict=True) if session is not None]
+            self._names.append(names)
         return [session for session in opened if session is not None]
 
     def feed(self, raw: str, *, final: bool = False) -> list[Span]:
@@ -187,6 +199,8 @@ class Channel:
         if text:
             self.received += len(text)
             self._terms.ledger.received += len(text)
+        if self._observer is not None:
+            self._tell_received(self._observer, text)
         tail = self._tail
         if text:
             self._tail = (tail + text)[-TAIL_CHARS:]
@@ -210,6 +224,17 @@ class Channel:
         if self._bridges.open:
             self.stable = min(self.stable, self._bridges.stable)
         return early
+
+    def _tell_received(self, observer: ChannelObserver, text: str) -> None:
+        """Tell of the text that came last, by its kinds."""
+        end, view = self.received, self._view
+        begin = at = end - len(text)
+        while at < end:
+            until = view.kind_until(at, end)
+            observer.received(text[at - begin : until - begin], view.kind_at(at))
+            at = until
+        if not text:
+            observer.received("", view.kind_at(end))
 
     def _read_alone(self, text: str, early: list[Span], *, final: bool) -> None:
         for index, session in enumerate(self._alone):
@@ -266,7 +291,6 @@ class Channel:
         if span.entity == LINK:
             self._add_link(span.start, span.end)
             return
-        terms = self._terms
         kind = self._view.kind_at(span.start)
         last_kind = self._view.kind_at(span.end - 1)
         origins = self._origins(span, kind) or self._origins(span, last_kind)
@@ -275,8 +299,8 @@ class Channel:
             last_action = self._decide(span, last_kind, origins)
             if last_action.severity > action.severity:
                 kind, action = last_kind, last_action
-        if terms.recorded is not None:
-            terms.recorded.append((span, action))
+        if self._observer is not None:
+            self._tell_decided(self._observer, span, kind, action, origins)
         if action.rewrites or span.given:
             self._findings.append(Finding(span, kind, action))
             return
@@ -284,6 +308,17 @@ class Channel:
         if origins and not span.learned:
             self._owned = [owned for owned in self._owned if owned[1] > self.released]
             self._owned.append((span.start, span.end, origins))
+
+    def _tell_decided(
+        self, observer: ChannelObserver, span: Span, kind: ChannelKind, action: Action, origins: frozenset[ChannelKind]
+    ) -> None:
+        policy = self._terms.policy
+        if span.given:
+            observer.decided(span, kind, action, Outcome.RESTORED, -1)
+            return
+        outcome = Outcome.WOULD_HAVE if action.rewrites and policy.mode is Mode.SHADOW else Outcome.of(action)
+        rule = -1 if span.entity == PLACEHOLDER else policy.rule(span.entity, kind, span.score, origins)
+        observer.decided(span, kind, action, outcome, rule)
 
     def _note(self, verdict: Verdict, span: Span) -> None:
         """Count a verdict about a value of this channel's text."""
@@ -337,10 +372,7 @@ class Channel:
         groups: list[Group] = []
         if self._findings:
             frontier, groups = self._groups_before(frontier)
-        if frontier > self.released:
-            start, end = self._view.widen(frontier - 1, frontier)
-            if end > frontier:  # it would cut one of the view's tokens
-                frontier = start
+        frontier = self._before_token(frontier)
         written = "" if frontier <= self.released or self.blocked else self._write(frontier, groups)
         held = self.received - self.released
         if held > _FEW_CHARS and not self.blocked:
@@ -349,10 +381,57 @@ class Channel:
             self._terms.keep(0)
         return written
 
+    def why(self) -> list[str]:
+        """What holds the text that is on hold, of a channel that has an observer.
+
+        These are names of detectors, and
+
+        * ``marker``: a value across a marker may be under way;
+        * ``token``: a number or the like, or what the view cannot read yet, is not complete;
+        * ``link`` and ``value``: the target of a link, or a group of overlapping values, goes on behind what is sure;
+        * ``seam``: it could be released, and the lane waits with it for what comes from another channel.
+        """
+        if self.blocked or not (self.held or self._view.waits):
+            return []
+        end, offset = self.received, self._offset
+        names: dict[str, None] = {}
+        alone = self._alone_stables if self._alone else []
+        for detectors, stables in zip(self._names, (self._stables, alone), strict=False):
+            for name, stable in zip(detectors, stables, strict=False):  # none are left where a fault let text pass
+                if offset + stable < end:
+                    names[name] = None
+        if self._bridges.open and self._bridges.stable < end:
+            names["marker"] = None
+        if self._view.settled < end or self._view.waits:
+            names["token"] = None
+        findings = self._findings
+        frontier = min(self.stable, self._view.settled)
+        for name, limit in (
+            ("link", self._before_link),
+            ("value", lambda at: self._groups_before(at)[0]),
+            ("token", self._before_token),
+        ):
+            before = limit(frontier)
+            if before < frontier:
+                names[name] = None
+            frontier = before
+        self._findings = findings
+        if frontier > self.released:
+            names["seam"] = None
+        return list(names)
+
+    def _before_token(self, offset: int) -> int:
+        """``offset``, or where the token of the view that it cuts begins."""
+        if offset > self.released:
+            start, end = self._view.widen(offset - 1, offset)
+            if end > offset:
+                return start
+        return offset
+
     def _groups_before(self, frontier: int) -> tuple[int, list[Group]]:
         """Complete groups before the frontier, and the frontier moved left so that it cuts none."""
         if self._owned:
-            self._findings = [finding for finding in self._findings if not self._is_owned(finding)]
+            self._drop_owned()
         ranges = [(*self._view.widen(f.span.start, f.span.end), f) for f in self._findings]
         ranges.sort(key=lambda entry: entry[:2])
         groups: list[Group] = []
@@ -370,6 +449,15 @@ class Channel:
         done = len(groups)
         self._findings = [finding for _, _, finding in ranges[sum(len(g.findings) for g in groups[:done]) :]]
         return frontier, groups
+
+    def _drop_owned(self) -> None:
+        kept: list[Finding] = []
+        for finding in self._findings:
+            if not self._is_owned(finding):
+                kept.append(finding)
+            elif self._observer is not None:
+                self._observer.passed(finding.span)
+        self._findings = kept
 
     def _before_link(self, offset: int) -> int:
         """``offset``, or where the target that it cuts begins."""
@@ -393,11 +481,7 @@ class Channel:
         for group in groups:
             given = [finding.span for finding in group.findings if finding.span.given]
             if given:
-                group.findings = [
-                    finding
-                    for finding in group.findings
-                    if not finding.span.given and around(self._view, finding.span.start, finding.span.end, given)
-                ]
+                self._leave_given(group, given)
             self._count(group)
             if shadow or not group.findings:
                 edits += self._restored(given)
@@ -406,6 +490,8 @@ class Channel:
             if decisive.action is Action.BLOCK:
                 self.blocked = True
                 pieces.append(self._render(group.start, edits))
+                if self._observer is not None:
+                    self._observer.blocked(group.end)
                 return "".join(pieces)
             if decisive.action is Action.WITHHOLD:
                 # What is withheld may have ended before this group: rendering up to it finds out.
@@ -421,6 +507,18 @@ class Channel:
             edits += sorted(self._replaced(replaced, group) + self._restored(given))
         pieces.append(self._render(frontier, edits))
         return "".join(pieces)
+
+    def _leave_given(self, group: Group, given: Sequence[Span]) -> None:
+        """Leave in a group what stands around the placeholders that are given, at least in part."""
+        findings, group.findings = group.findings, []
+        for finding in findings:
+            span = finding.span
+            if span.given:
+                continue
+            if around(self._view, span.start, span.end, given):
+                group.findings.append(finding)
+            elif self._observer is not None:
+                self._observer.passed(span)
 
     def _replaced(self, ranges: Sequence[Range], group: Group) -> list[Edit]:
         """Edits that replace ``ranges``, each part of the view by itself: so placeholders stand for what was there.
@@ -454,8 +552,17 @@ class Channel:
         if self._withheld is not None:
             return self._render_withheld(end, edits)
         hidden = self._terms.hidden
-        written = self._render_hiding(end, edits, hidden) if hidden else self._view.render(self.released, end, edits)
+        written = self._render_hiding(end, edits, hidden) if hidden else self._rendered(self.released, end, edits)
         self._account(end, written)
+        return written
+
+    def _rendered(self, start: int, end: int, edits: list[Edit]) -> str:
+        observer = self._observer
+        if observer is None:
+            return self._view.render(start, end, edits)
+        spelt = self._view.spelt(start, end, edits)
+        written = self._view.render(start, end, edits)
+        observer.wrote(start, end, spelt, written)
         return written
 
     def _render_hiding(self, end: int, edits: list[Edit], hidden: frozenset[ChannelKind]) -> str:
@@ -467,7 +574,7 @@ class Channel:
                 inside: list[Edit] = [(start, until, "")]
             else:
                 inside = [(max(at, start), min(to, until), text) for at, to, text in edits if at < until and to > start]
-            pieces.append(view.render(start, until, inside))
+            pieces.append(self._rendered(start, until, inside))
             start = until
         return "".join(pieces)
 
@@ -484,7 +591,7 @@ class Channel:
         resumes = start
         while resumes < end and self._view.kind_at(resumes) is withheld:
             resumes = self._view.kind_until(resumes, end)
-        written = self._view.render(start, resumes, [(start, resumes, "")]) if resumes > start else ""
+        written = self._rendered(start, resumes, [(start, resumes, "")]) if resumes > start else ""
         self._account(resumes, written)
         if resumes < end:
             self._withheld = None

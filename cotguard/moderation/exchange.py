@@ -21,6 +21,7 @@ from cotguard.detectors.contract import Detector, RequestFacts
 from cotguard.detectors.placeholders import GivenPlaceholders, PlaceholderShapes
 from cotguard.moderation.channel import MAX_BYTES, MAX_HELD_CHARS, ExchangeTooLarge, ModerationFault, Terms
 from cotguard.moderation.lane import Emission, Lane
+from cotguard.moderation.observer import Observer
 from cotguard.moderation.placeholders import Placeholders
 from cotguard.moderation.provenance import Provenance
 from cotguard.moderation.replacement import KeyedPseudonyms, Replacer
@@ -49,7 +50,7 @@ class Exchange:
     """Moderates one request and its response under one policy.
 
     ``key`` (16 bytes or more) keys hashes and stays the same across exchanges; pseudonyms in the response are keyed by
-    ``exchange_key``, which is random unless given. With ``record`` every span is kept in ``spans`` with its action.
+    ``exchange_key``, which is random unless given. ``observer`` is told what happens, for offline use.
     ``findings``: what is found in texts of requests, for all exchanges with these detectors. What is replaced by
     placeholders in them is restored in the lanes. Text of the kinds in ``hidden`` is moderated and not written.
     ``journal`` gets each decision. ``max_bytes``: the memory that the response may hold.
@@ -64,20 +65,18 @@ class Exchange:
         *,
         exchange_key: bytes | None = None,
         max_held: int = MAX_HELD_CHARS,
-        record: bool = False,
         findings: Findings | None = None,
         hidden: frozenset[ChannelKind] = frozenset(),
         journal: Journal | None = None,
         max_bytes: int = MAX_BYTES,
+        observer: Observer | None = None,
     ) -> None:
         self.policy = policy
-        self.spans: list[tuple[Span, Action]] = []
         self._ledger = Ledger(journal=journal)
         self._lanes: dict[int, Lane] = {}
         self._provenance = Provenance(policy)
         self.placeholders = Placeholders()
         replacer = Replacer(key, KeyedPseudonyms(exchange_key or secrets.token_bytes(16)))
-        recorded = self.spans if record else None
         self._response = Terms(
             policy,
             detectors,
@@ -86,7 +85,7 @@ class Exchange:
             self.placeholders,
             self._ledger,
             max_held,
-            recorded,
+            observer,
             hidden=hidden,
             max_bytes=max_bytes,
         )
@@ -99,6 +98,7 @@ class Exchange:
             self.placeholders,
             Ledger(self._ledger.tally, journal=journal),
             max_held,
+            observer,
             origins=self._provenance.origins,
         )
         self._reader: RequestReader | None = RequestReader(request, findings, self._learn)
@@ -195,5 +195,5 @@ class Exchange:
         if lane is None:
             if self._reader is not None:
                 self._begin_response(self._reader)
-            lane = self._lanes[index] = Lane(self._response)
+            lane = self._lanes[index] = Lane(self._response, index)
         return lane

@@ -123,6 +123,10 @@ class JsonView(PlainView):
     def settled(self) -> int:
         return self._scalar_start if self._reading is _Reading.IN_SCALAR else self._base + len(self._buffer)
 
+    @property
+    def waits(self) -> bool:
+        return bool(self._unread or self._pending)
+
     def feed(self, raw: str, final: bool) -> str:
         if self._pending or not raw.isascii():
             raw = self._pair_surrogates(raw, final)
@@ -265,6 +269,19 @@ class JsonView(PlainView):
         written: list[str] = []
         at = start
         passed = 0  # leaves
+        for leaf, first, last, inside in self._leaves_with(start, end, edits):
+            written += (self.slice(at, first), self._render_leaf(leaf.form, first, last, inside))
+            at = last
+            passed += leaf.end <= end
+        written.append(self.slice(at, end))
+        del self._leaves[:passed]
+        self._buffer = self._buffer[end - self._base :]
+        self._base = end
+        return "".join(written)
+
+    def _leaves_with(self, start: int, end: int, edits: Sequence[Edit]) -> list[tuple[_Leaf, int, int, list[Edit]]]:
+        """The leaves in ``[start, end)``, each with its part of that range and what the edits are in there."""
+        found: list[tuple[_Leaf, int, int, list[Edit]]] = []
         done = 0  # edits
         for leaf in self._leaves:
             if leaf.start >= end:
@@ -278,14 +295,34 @@ class JsonView(PlainView):
                 if edit_end > last:
                     break  # it goes on in the next leaf
                 done += 1
-            written += (self.slice(at, first), self._render_leaf(leaf.form, first, last, inside))
-            at = last
-            passed += leaf.end <= end
-        written.append(self.slice(at, end))
-        del self._leaves[:passed]
-        self._buffer = self._buffer[end - self._base :]
-        self._base = end
-        return "".join(written)
+            found.append((leaf, first, last, inside))
+        return found
+
+    def spelt(self, start: int, end: int, edits: Sequence[Edit]) -> list[Edit]:
+        spelt: list[Edit] = []
+        for leaf, first, last, inside in self._leaves_with(start, end, edits):
+            if leaf.form is _Form.NUMBER and inside:
+                spelt.append((first, last, f'"{_escaped(inside[0][2])}"'))
+                continue
+            is_string = leaf.form is _Form.STRING
+            at = first
+            for edit_start, edit_end, replacement in inside:
+                if is_string:
+                    spelt += self._escapes(at, edit_start)
+                spelt.append((edit_start, edit_end, _escaped(replacement) if is_string else replacement))
+                at = edit_end
+            if is_string:
+                spelt += self._escapes(at, last)
+        return spelt
+
+    def _escapes(self, start: int, end: int) -> list[Edit]:
+        """What of a string's content is written as an escape."""
+        text = self.slice(start, end)
+        if len(_escaped(text)) == len(text):  # no escape is as short as what it stands for
+            return []
+        return [
+            (start + at, start + at + 1, written) for at, char in enumerate(text) if (written := _escaped(char)) != char
+        ]
 
     def _render_leaf(self, form: _Form, start: int, end: int, edits: Sequence[Edit]) -> str:
         if form is _Form.NUMBER and edits:

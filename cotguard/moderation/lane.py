@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cotguard.moderation.channel import CHANNEL_BYTES, TAIL_CHARS, Channel, Terms
+from cotguard.moderation.observer import ChannelObserver
 from cotguard.moderation.view import View
 from cotguard.spans import ChannelKind, Span
 
@@ -57,9 +58,21 @@ class _Mark:
 class Lane:
     """See the module. Raises :class:`~cotguard.moderation.channel.ModerationFault` from ``feed`` and ``finish``."""
 
-    __slots__ = ("_active", "_channels", "_emissions", "_ended", "_pending", "_seams", "_terms", "cut", "finished")
+    __slots__ = (
+        "_active",
+        "_channels",
+        "_emissions",
+        "_ended",
+        "_index",
+        "_pending",
+        "_seams",
+        "_terms",
+        "cut",
+        "finished",
+    )
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: Terms, index: int = 0) -> None:
+        self._index = index
         self.cut = False
         self.finished = False
         self._terms = terms
@@ -77,8 +90,16 @@ class Lane:
     def open(self, key: Hashable, view: View, head: object = None) -> None:
         """Add a channel. Its place in the order is that of this call."""
         self._terms.keep(CHANNEL_BYTES)
-        channel = self._channels[key] = Channel(key, head, view, self._terms)
+        channel = self._channels[key] = Channel(key, head, view, self._terms, self._observer(key, view))
         self._pending.append(channel)
+
+    def _observer(self, key: Hashable, view: View) -> ChannelObserver | None:
+        observer = self._terms.observer
+        return None if observer is None else observer.channel(self._index, key, view.kind_at(0))
+
+    def why(self, key: Hashable) -> list[str]:
+        """What holds the text of an open channel; nothing where none is on hold. See :meth:`Channel.why`."""
+        return [] if self.cut else self._channels[key].why()
 
     def mark(self, what: object) -> None:
         """Put ``what`` behind everything there is now; after a cut it is dropped."""
@@ -115,7 +136,7 @@ class Lane:
 
         It is the caller's to write it in its place, behind what the lane holds.
         """
-        channel = Channel(None, None, view, self._terms)
+        channel = Channel(None, None, view, self._terms, self._observer(None, view))
         channel.open("")
         channel.feed(raw, final=True)
         text = channel.release()

@@ -176,6 +176,10 @@ class MarkerView(PlainView):
         self._line_start = True  # the next character begins a line
         self._waiting = ""  # what may become a marker
 
+    @property
+    def waits(self) -> bool:
+        return bool(self._waiting or self._pending)
+
     def feed(self, raw: str, final: bool) -> str:
         if self._pending or not raw.isascii():
             raw = self._pair_surrogates(raw, final)
@@ -257,16 +261,19 @@ class MarkerView(PlainView):
         following = bisect_right(self._turns, offset)
         return min(self._turns[following], end) if following < len(self._turns) else end
 
+    def spelt(self, start: int, end: int, edits: Sequence[Edit]) -> list[Edit]:
+        return [
+            (first, last, replacement)
+            for edit_start, edit_end, replacement in edits
+            for first, last in self.parts(edit_start, edit_end)
+        ]
+
     def render(self, start: int, end: int, edits: Sequence[Edit]) -> str:
         if len(self._turns) > 1:
             passed = bisect_right(self._turns, end) - 1
             del self._turns[:passed], self._kinds[:passed]
         if self._markers:
-            edits = [
-                (first, last, replacement)
-                for edit_start, edit_end, replacement in edits
-                for first, last in self.parts(edit_start, edit_end)
-            ]
+            edits = self.spelt(start, end, edits)
             gone = bisect_right(self._markers, end, key=lambda marker: marker[1])
             del self._markers[:gone]
         return super().render(start, end, edits)

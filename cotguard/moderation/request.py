@@ -13,6 +13,7 @@ from typing import Final
 
 from cotguard.detectors.contract import Detector, Scope, Session
 from cotguard.moderation.channel import Channel, ModerationFault, Terms
+from cotguard.moderation.observer import REQUEST, ChannelObserver, Recorder
 from cotguard.moderation.provenance import SOURCES
 from cotguard.moderation.verdict import Ledger, Outcome, Verdict
 from cotguard.moderation.view import PlainView, View
@@ -127,7 +128,7 @@ class _Whole:
 class RequestReader:
     """Reads the texts of one exchange's request.
 
-    ``terms`` are those of requests, with ``findings`` for their only detector and a list for ``recorded``; ``learn`` is
+    ``terms`` are those of requests, with ``findings`` among their detectors; ``learn`` is
     told of every text, with its kind, and of the spans in it that go upstream as they stand.
     """
 
@@ -170,7 +171,7 @@ class RequestReader:
 
     def moderated(self, view: View, raw: str) -> str:
         """The same, of a text that is counted elsewhere and not to be learnt from; what is blocked is cut."""
-        channel, _ = self._opened(view, raw, replace(self._terms, ledger=Ledger(), recorded=None))
+        channel, _ = self._opened(view, raw, replace(self._terms, ledger=Ledger()))
         return channel.release()
 
     def is_plain(self, kind: ChannelKind, text: str) -> bool:
@@ -184,17 +185,20 @@ class RequestReader:
         return written == text
 
     def _moderate(self, view: View, raw: str) -> str:
-        recorded: list[tuple[Span, Action]] = []
-        channel, text = self._opened(view, raw, replace(self._terms, recorded=recorded))
-        self._learn(view.kind_at(0), text, [span for span, action in recorded if not action.rewrites])
+        kind, observer = view.kind_at(0), self._terms.observer
+        recorder = Recorder(None if observer is None else observer.channel(REQUEST, None, kind))
+        channel, text = self._opened(view, raw, self._terms, recorder)
+        self._learn(kind, text, [span for span, action in recorder.spans if not action.rewrites])
         written = channel.release()
         if channel.blocked:
             raise RequestBlocked
         return written
 
-    def _opened(self, view: View, raw: str, terms: Terms) -> tuple[Channel, str]:
+    def _opened(
+        self, view: View, raw: str, terms: Terms, observer: ChannelObserver | None = None
+    ) -> tuple[Channel, str]:
         """A channel that has taken ``raw``, and its text."""
-        channel = Channel(None, None, view, terms)
+        channel = Channel(None, None, view, terms, observer)
         channel.open("")
         for piece, final in self._pieces(raw):
             channel.feed(piece, final=final)

@@ -27,6 +27,11 @@ class View(Protocol):
         ...
 
     @property
+    def waits(self) -> bool:
+        """Whether raw text waits inside that cannot be read yet."""
+        ...
+
+    @property
     def markers(self) -> Sequence[tuple[int, int]]:
         """Ranges of markers in the text that the last ``feed`` added."""
         ...
@@ -53,6 +58,10 @@ class View(Protocol):
 
     def parts(self, start: int, end: int) -> Sequence[tuple[int, int]]:
         """The parts of ``[start, end)`` that are written anew when it is replaced: what is between them stays."""
+        ...
+
+    def spelt(self, start: int, end: int, edits: Sequence[Edit]) -> list[Edit]:
+        """The edits that make of the text in ``[start, end)`` what ``render`` is about to write for it."""
         ...
 
     def render(self, start: int, end: int, edits: Sequence[Edit]) -> str:
@@ -82,6 +91,10 @@ class PlainView:
     @property
     def settled(self) -> int:
         return self._base + len(self._buffer)
+
+    @property
+    def waits(self) -> bool:
+        return bool(self._pending)
 
     def feed(self, raw: str, final: bool) -> str:
         if self._pending or not raw.isascii():
@@ -113,6 +126,9 @@ class PlainView:
 
     def parts(self, start: int, end: int) -> Sequence[tuple[int, int]]:
         return ((start, end),)
+
+    def spelt(self, start: int, end: int, edits: Sequence[Edit]) -> list[Edit]:
+        return list(edits)
 
     def render(self, start: int, end: int, edits: Sequence[Edit]) -> str:
         base = self._base
