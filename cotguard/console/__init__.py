@@ -1,0 +1,1 @@
+"""The web console on the admin port: what the gateway sees, and a place to try a policy before it is enforced."""
