@@ -32,13 +32,28 @@ export function remove(path) {
   return ask("DELETE", path);
 }
 
-/** Server-sent events; `listeners` by the event's name get the data. Returns a function that ends it. */
+/**
+ * Server-sent events; `listeners` by the event's name get the data, `open` and `error` (the connection broke) null.
+ * It is always tried again. Returns a function that ends it.
+ */
 export function follow(path, listeners) {
-  const source = new EventSource(base + path);
-  for (const [name, listener] of Object.entries(listeners)) {
-    source.addEventListener(name, (event) => listener(event.data ? JSON.parse(event.data) : null));
-  }
-  return () => source.close();
+  let source;
+  let waiting;
+  const start = () => {
+    source = new EventSource(base + path);
+    for (const [name, listener] of Object.entries(listeners)) {
+      source.addEventListener(name, (event) => listener(event.data ? JSON.parse(event.data) : null));
+    }
+    source.addEventListener("error", () => {
+      if (source.readyState === EventSource.CLOSED) waiting = setTimeout(again, 3000); // browsers give up after a refusal
+    });
+  };
+  const again = () => session().then(start, () => { waiting = setTimeout(again, 3000); });
+  start();
+  return () => {
+    clearTimeout(waiting);
+    source.close();
+  };
 }
 
 async function ask(method, path, body) {

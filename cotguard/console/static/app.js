@@ -40,4 +40,8 @@ async function start() {
   set(main, { "aria-busy": null });
 }
 
-start();
+start().catch((error) => {
+  const main = document.getElementById("main");
+  fill(main, h("h1", {}, "cotguard"), h("p", { class: "problem", role: "alert" }, error.message));
+  set(main, { "aria-busy": null });
+});
