@@ -1,11 +1,11 @@
 // Tables of what was counted since the start: one row for each set of labels, sorted and filtered by who reads them.
 
 import { fill, h, set } from "./dom.js";
-import { exact, kindOf, many, tag } from "./format.js";
+import { exact, many, tag } from "./format.js";
 
-/** A collapsible table of [label, ..., count] rows. `metric` names its numbers, `tagged` the columns shown as tags. */
+/** A collapsible table of [label, ..., count] rows. `metric` names its numbers, `tagged` the columns shown as tags, with what tells their kinds. */
 export class Counted {
-  constructor({ title, metric, columns, tagged = [], empty, open = true }) {
+  constructor({ title, metric, columns, tagged = {}, empty, open = true }) {
     this.metric = metric;
     this.columns = columns;
     this.tagged = tagged;
@@ -55,7 +55,7 @@ export class Counted {
   #row(key, labels) {
     const cell = h("td", { role: "cell", class: "number", "data-metric": this.metric, "data-labels": key });
     const element = h("tr", { role: "row" }, labels.map((label, column) => h("td", { role: "cell", "data-label": this.columns[column] },
-      this.tagged.includes(this.columns[column]) ? tag(label, kindOf(label)) : label || h("i", {}, "none"))), cell);
+      Object.hasOwn(this.tagged, this.columns[column]) ? tag(label, this.tagged[this.columns[column]](label)) : label || h("i", {}, "none"))), cell);
     const row = { labels, element, cell, number: null };
     this.rows.set(key, row);
     return row;

@@ -192,9 +192,9 @@ function tile({ title, format, parts, means, alarm }) {
 
 function totals() {
   return {
-    decisions: new Counted({ title: "Decisions", metric: "decisions", columns: ["entity", "channel", "action", "outcome"], tagged: ["outcome"], empty: "Nothing has been found yet." }),
-    requests: new Counted({ title: "Requests", metric: "requests", columns: ["dialect", "status", "outcome"], tagged: ["outcome"], empty: "No request has ended yet." }),
-    failures: new Counted({ title: "Failures", metric: "failures", columns: ["kind", "mode"], tagged: ["mode"], empty: "Nothing has failed." }),
+    decisions: new Counted({ title: "Decisions", metric: "decisions", columns: ["entity", "channel", "action", "outcome"], tagged: { outcome: kindOf }, empty: "Nothing has been found yet." }),
+    requests: new Counted({ title: "Requests", metric: "requests", columns: ["dialect", "status", "outcome"], tagged: { outcome: kindOf }, empty: "No request has ended yet." }),
+    failures: new Counted({ title: "Failures", metric: "failures", columns: ["kind", "mode"], tagged: { mode: (mode) => (mode === "open" ? "bad" : "held") }, empty: "Nothing has failed." }),
   };
 }
 
