@@ -31,13 +31,14 @@ export class Counted {
   }
 
   update(counts) {
-    let added = false;
+    let changed = false;
     let sum = 0;
+    const gone = new Set(this.rows.keys()); // all of them, once the gateway has started anew
     for (const labelled of counts) {
       const labels = labelled.slice(0, -1).map(String);
       const number = labelled.at(-1);
       const key = labels.join("|");
-      added ||= !this.rows.has(key);
+      changed ||= !gone.delete(key);
       const row = this.rows.get(key) ?? this.#row(key, labels);
       sum += number;
       if (row.number === number) continue;
@@ -45,17 +46,18 @@ export class Counted {
       row.cell.textContent = exact(number);
       set(row.cell, { "data-value": number });
     }
+    for (const key of gone) this.rows.delete(key);
     this.sum.textContent = exact(sum);
     set(this.sum, { "data-total": this.metric, "data-value": sum });
     set(this.none, { hidden: this.rows.size > 0 });
     set(this.held, { hidden: this.rows.size === 0 });
-    this.#arrange(added);
+    this.#arrange(changed || gone.size > 0);
   }
 
   #row(key, labels) {
     const cell = h("td", { role: "cell", class: "number", "data-metric": this.metric, "data-labels": key });
     const element = h("tr", { role: "row" }, labels.map((label, column) => h("td", { role: "cell", "data-label": this.columns[column] },
-      Object.hasOwn(this.tagged, this.columns[column]) ? tag(label, this.tagged[this.columns[column]](label)) : label || h("i", {}, "none"))), cell);
+      Object.hasOwn(this.tagged, this.columns[column]) ? tag(label, this.tagged[this.columns[column]](label)) : label || h("i", {}, "fault"))), cell);
     const row = { labels, element, cell, number: null };
     this.rows.set(key, row);
     return row;

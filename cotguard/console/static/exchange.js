@@ -6,7 +6,7 @@ import { digest, duration, exact, kindOf, many, moment, NOTHING, tag } from "./f
 
 const NARROWEST = 0.4; // percent of a strip: less is not seen
 
-/** A dialog. `leave()` is called when it is closed, `go(request_id)` when another exchange is asked for. */
+/** A dialog. `leave(request_id)` is called when it is closed, `go(request_id)` when another exchange is asked for. */
 export class Opened {
   constructor({ leave, go }) {
     this.go = go;
@@ -16,8 +16,9 @@ export class Opened {
     this.element = h("dialog", {
       class: "opened", "aria-labelledby": "opened",
       onclose: () => {
+        const left = this.request;
         this.request = "";
-        leave();
+        leave(left);
       },
       onclick: (event) => { if (event.target === this.element) this.close(); }, // the backdrop
     },
@@ -115,9 +116,9 @@ export class Opened {
 
   #recurrences({ decisions, exchanges, latest }) {
     const callers = new Set(latest.map(({ caller }) => caller)).size;
-    const more = decisions > latest.length ? ` The latest ${exact(latest.length)}:` : "";
+    const whose = decisions > latest.length ? `; the latest ${exact(latest.length)} are of ${many(callers, "caller")}` : `, of ${many(callers, "caller")}`;
     return h("div", {},
-      h("p", { role: "status" }, `The same value: ${many(decisions, "decision")} in ${many(exchanges, "exchange")}, of ${many(callers, "caller")}.${more}`),
+      h("p", { role: "status" }, `The same value: ${many(decisions, "decision")} in ${many(exchanges, "exchange")}${whose}.`),
       h("ul", { class: "plain" }, latest.map(({ time, request_id, caller, channel, entity, outcome }) => h("li", {},
         request_id === this.request
           ? h("span", {}, moment(time), " (this exchange)")
@@ -147,7 +148,7 @@ function strips(decisions, exchange) {
     const last = Math.max(...values.map(({ start, length }) => start + length));
     const response = direction === "response";
     const whole = Math.max(last, response ? exchange?.received ?? 0 : 0, 1);
-    const end = response && exchange && exchange.received >= last ? `${exact(whole)} received in all channels` : `${exact(whole)}, the end of the last value`;
+    const end = response && exchange && exchange.received >= last ? `${exact(whole)} characters received in all channels` : `character ${exact(whole)}, the end of the last value`;
     const strip = h("div", { class: "strip", "aria-hidden": "true" }, values.map(({ seq, start, length, entity, outcome }) => {
       const mark = h("span", { class: `mark ${kindOf(outcome)}`, "data-seq": seq, title: `${entity}, ${start}\u2013${start + length}: ${outcome}` });
       const width = Math.max((length / whole) * 100, NARROWEST);

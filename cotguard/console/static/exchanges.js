@@ -30,11 +30,11 @@ class Exchanges {
     this.controls.since = select(AGES, asked.get("since") ?? "", { name: "since" });
     this.listed = [];
     this.turn = 0; // of the newest question: answers to older ones come too late
-    this.status = h("p", { class: "hint", role: "status" });
+    this.status = h("p", { class: "hint told", role: "status" });
     this.problem = h("p", { class: "problem", role: "alert" });
     this.body = h("tbody", { role: "rowgroup" });
     this.older = h("button", { type: "button", class: "plain", hidden: true, onclick: () => this.load(true) }, "Show older");
-    this.opened = new Opened({ leave: () => this.address(""), go: (request) => this.open(request) });
+    this.opened = new Opened({ leave: (request) => this.left(request), go: (request) => this.open(request) });
     const form = h("form", { class: "card filters", "aria-label": "Filters", onsubmit: (event) => event.preventDefault(), onchange: () => this.load() },
       FILTERS.map(([name, label]) => field(label, this.controls[name])), field("Since", this.controls.since),
       h("div", { class: "row" },
@@ -69,6 +69,13 @@ class Exchanges {
   open(request) {
     this.address(request);
     this.opened.show(request);
+  }
+
+  /** After closing: the keyboard goes on where the exchange is listed, where nothing else has taken it. */
+  left(request) {
+    this.address("");
+    const link = [...this.body.querySelectorAll("a")].find((each) => each.dataset.open === request);
+    if (document.activeElement === document.body) link?.focus();
   }
 
   /** Keep the address such that it can be given to others: the filters and, where one is opened, its exchange. */
@@ -132,8 +139,8 @@ class Exchanges {
     const number = (label, value, text = exact(value)) => cell(label, { class: "number", title: value, "data-value": value }, text);
     return h("tr", { role: "row", "data-request": request_id, "data-seq": seq },
       cell("time", {}, link),
-      cell("caller", {}, caller, role && h("div", { class: "hint" }, role)),
-      cell("model", { class: "model" }, model, h("div", { class: "hint mono" }, route)),
+      cell("caller", {}, h("div", { class: "clamp", title: caller }, caller), role && h("div", { class: "hint" }, role)),
+      cell("model", { class: "model" }, h("div", { class: "clamp", title: model }, model), h("div", { class: "hint mono" }, route)),
       cell("outcome", { "data-outcome": outcome }, tag(outcome.replaceAll("_", " "), kindOf(outcome)), ` ${status}`, failure && h("div", { class: "hint" }, failure.replaceAll("_", " "))),
       number("took", seconds, duration(seconds)), number("received", received), number("delivered", delivered), number("decisions", decisions));
   }
