@@ -12,7 +12,7 @@ export class Counted {
     this.rows = new Map();
     this.order = { column: columns.length, falling: true };
     this.sum = h("span", { class: "number" });
-    this.shown = h("p", { class: "hint", role: "status" });
+    this.shown = h("p", { class: "hint" });
     this.search = h("input", { type: "search", placeholder: "filter", "aria-label": `Filter ${title.toLowerCase()}`, oninput: () => this.#arrange(true) });
     this.head = [...columns, "count"].map((name, column) => h("th", { scope: "col", role: "columnheader", class: column === columns.length ? "number" : null },
       h("button", { type: "button", class: "sort", onclick: () => this.#sort(column) }, name)));
@@ -80,6 +80,7 @@ export class Counted {
     rows.sort((one, other) => (falling ? compare(other, one) : compare(one, other)));
     if (changed || rows.some(({ element }, place) => this.body.children[place] !== element)) fill(this.body, rows.map(({ element }) => element));
     this.head.forEach((cell, place) => set(cell, { "aria-sort": place === column ? (falling ? "descending" : "ascending") : null }));
+    set(this.shown, { "aria-live": words.length ? "polite" : "off" }); // told to those who filter, not whenever a row is new
     const told = words.length ? `${exact(rows.length)} of ${many(this.rows.size, "row")}` : many(this.rows.size, "row");
     if (this.shown.textContent !== told) this.shown.textContent = told;
   }

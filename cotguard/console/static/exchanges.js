@@ -10,9 +10,9 @@ const AGES = [["900", "last 15 minutes"], ["3600", "last hour"], ["86400", "last
 const FILTERS = [["caller", "Caller", "callers"], ["route", "Route", "routes"], ["model", "Model", "models"], ["entity", "Entity", "entities"], ["outcome", "Outcome", "outcomes"]];
 
 export async function show(main) {
-  const [known, first] = await Promise.all([get("exchanges/filters"), get("exchanges", { limit: 1 })]);
-  if (first.trail) await new Exchanges(main, known).start();
-  else fill(main, h("h1", {}, "Exchanges"), untold());
+  const page = new Exchanges(await get("exchanges/filters"));
+  fill(main, h("h1", {}, "Exchanges"), page.element);
+  if (!(await page.start())) fill(main, h("h1", {}, "Exchanges"), untold());
 }
 
 function untold() {
@@ -24,11 +24,12 @@ function untold() {
 }
 
 class Exchanges {
-  constructor(main, known) {
+  constructor(known) {
     const asked = new URLSearchParams(location.search);
     this.controls = Object.fromEntries(FILTERS.map(([name, , list]) => [name, choice(name, known[list], asked.get(name) ?? "")]));
     this.controls.since = select(AGES, asked.get("since") ?? "", { name: "since" });
     this.listed = [];
+    this.trail = true;
     this.turn = 0; // of the newest question: answers to older ones come too late
     this.status = h("p", { class: "hint told", role: "status" });
     this.problem = h("p", { class: "problem", role: "alert" });
@@ -40,7 +41,7 @@ class Exchanges {
       h("div", { class: "row" },
         h("button", { type: "button", onclick: () => this.load() }, "Refresh"),
         h("button", { type: "button", class: "plain", onclick: () => this.clear() }, "Clear")));
-    fill(main, h("h1", {}, "Exchanges"), form, this.problem, this.status, this.table(), this.older, this.opened.element);
+    this.element = [form, this.problem, this.status, this.table(), this.older, this.opened.element];
   }
 
   table() {
@@ -53,10 +54,12 @@ class Exchanges {
         this.body));
   }
 
+  /** Show what the address names. False: there is no trail that tells of anything. */
   async start() {
     addEventListener("popstate", () => this.follow());
     await this.load();
-    this.follow();
+    if (this.trail) this.follow();
+    return this.trail;
   }
 
   /** Do what the address bar says about the opened exchange. */
@@ -103,8 +106,9 @@ class Exchanges {
     this.problem.textContent = "";
     if (!older) this.address(new URLSearchParams(location.search).get("request"));
     try {
-      const { exchanges, more } = await get("exchanges", this.question(older));
+      const { trail, exchanges, more } = await get("exchanges", this.question(older));
       if (turn !== this.turn) return;
+      this.trail = trail;
       const rows = exchanges.map((exchange) => this.row(exchange));
       if (older) this.body.append(...rows);
       else fill(this.body, rows);

@@ -85,7 +85,7 @@ class Live {
         this.silence(true);
       },
       open: () => {
-        if (broken) this.recall().catch(() => {}); // the charts have a gap until then, no more
+        if (broken && !this.paused) this.catchUp();
         broken = false;
       },
     });
@@ -98,9 +98,14 @@ class Live {
     this.draw();
   }
 
+  /** Recall what was missed; where that fails the charts have a gap, no more. */
+  catchUp() {
+    return this.recall().catch(() => {});
+  }
+
   hear({ sample, totals: counted }) {
     this.last = { sample, counted };
-    this.hour.push(sample);
+    if (!this.paused) this.hour.push(sample);
     this.hindrance = counted.hindrance;
     this.silence(false);
     clearTimeout(this.waiting);
@@ -123,8 +128,8 @@ class Live {
   pause(paused) {
     this.paused = paused;
     this.pausing.textContent = paused ? "Continue" : "Pause";
-    this.draw();
-    if (paused) this.state.textContent = `Paused at ${clock(this.last?.sample.time ?? Date.now() / 1000)}; what comes meanwhile is kept.`;
+    if (!paused) this.catchUp();
+    else this.state.textContent = `Paused at ${clock(this.last?.sample.time ?? Date.now() / 1000)}; the gateway remembers what comes meanwhile.`;
   }
 
   stretch(span) {
