@@ -4,6 +4,7 @@ import asyncio
 import gc
 import gzip
 import json
+import logging
 import zlib
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ from google import genai
 from scripted import CHAT_PATH, DONE, chunk, finish, post, streaming, texts
 
 from cotguard.dialects.contract import Prepared
+from cotguard.telemetry.logs import formatter
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,25 @@ async def test_upgrades_and_queries_are_refused(upstream: Upstream, make_proxy: 
         async with session.post(url + "?beta=true", json={}) as response:
             assert response.status == 400
     assert upstream.paths == []
+
+
+async def test_a_refused_head_is_told_by_its_id(
+    make_proxy: ProxyFactory, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        caplog.handler, "formatter", formatter("text")
+    )  # formats when it is logged: the id is around it
+    caplog.set_level(logging.INFO, "cotguard.access")
+    proxy = await make_proxy()
+    upgrade = {"Connection": "upgrade", "Upgrade": "websocket"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(proxy.url + CHAT_PATH, json={}, headers=upgrade) as response,
+    ):
+        assert response.status == 400
+        request_id = response.headers["x-cotguard-request-id"]
+    assert f"event=exchange request_id={request_id} " in caplog.text
+    assert " outcome=refused " in caplog.text
 
 
 async def test_what_a_detector_found_is_counted(upstream: Upstream, make_proxy: ProxyFactory) -> None:

@@ -192,9 +192,11 @@ class Gateway:
             check_head(request)
         except Refused as refused:
             call = Call(request, self._active, self._default)
-            response = answer_refused(call, refused)
+            with logs.exchange(call.id):
+                response = answer_refused(call, refused)
+                self._accounts.close_now(call)
+            response.headers.update(call.headers)
             response.force_close()
-            self._accounts.close_now(call)
             return response
         return await handler(request)
 
