@@ -40,7 +40,7 @@ $(BIN)/helm: $(READY) tests/deploy_tools.py
 tools: $(BIN)/helm ## helm and kubectl, for the tests of deploy/
 
 test: $(BIN)/helm ## all tests but the long ones
-	$(BIN)/python -m pytest -q -m "not long"
+	$(BIN)/python -m pytest -q -m "not long" -n 2 --dist loadfile
 
 test-long: $(READY) ## the property tests with at least 20,000 cases a detector family
 	$(BIN)/python -m pytest -q -m long

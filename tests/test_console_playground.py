@@ -77,7 +77,7 @@ def edited(channel: Json) -> str:
         assert at <= start < end
         out += channel["raw"][at:start] + text
         at = end
-    return out + channel["raw"][at:]
+    return str(out + channel["raw"][at:])
 
 
 def check(told: Json) -> Json:
@@ -264,7 +264,7 @@ def meta(text: str, reason: object = None) -> Json:
     return {"text": text, "meta_info": {"id": "1", "finish_reason": reason}}
 
 
-CLAUDE = [
+CLAUDE: list[Mapping[str, object]] = [
     {"type": "message_start", "message": {"id": "m", "type": "message", "role": "assistant", "content": []}},
     {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
     {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": ANSWER}},

@@ -1,7 +1,7 @@
 """An observer sees what the core does and changes nothing; whoever asks why a text is held is told who holds it."""
 
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Final
 
 import pytest
@@ -20,7 +20,7 @@ from cotguard.policy import Policy, parse
 from cotguard.spans import Action, ChannelKind, Span
 
 REASONING, OUTPUT = ChannelKind.REASONING, ChannelKind.OUTPUT
-VIEWS = {
+VIEWS: Mapping[str, Callable[[], View]] = {
     "plain": lambda: PlainView(REASONING),
     "markers": lambda: MarkerView(OUTPUT),
     "json": lambda: JsonView(),

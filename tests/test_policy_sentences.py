@@ -23,8 +23,8 @@ from cotguard.policy import (
     sentences,
 )
 from cotguard.policy.compiled import compile_policy
-from cotguard.policy.document import EVERYTHING, INBOUND, PolicyDocument
-from cotguard.spans import Action, ChannelKind
+from cotguard.policy.document import EVERYTHING, PolicyDocument
+from cotguard.spans import INBOUND, Action, ChannelKind
 from cotguard.taxonomy import ENTITIES, GROUPS
 
 RULES = st.fixed_dictionaries(

@@ -25,8 +25,8 @@ from cotguard.console.recorded import Recorded, dialect_named, read, readable
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.contract import Dialect, ErrorKind, Refused, Translator, UpstreamFault
 from cotguard.gateway.drafting import drafted
-from cotguard.gateway.failures import failure_of
 from cotguard.gateway.moderations import OWN, Moderation
+from cotguard.http.answers import failure_of
 from cotguard.http.encodings import EncodingError
 from cotguard.moderation.exchange import Exchange, ModerationFault, RequestBlocked
 from cotguard.moderation.json_view import JsonView
@@ -34,8 +34,7 @@ from cotguard.moderation.observer import REQUEST
 from cotguard.moderation.request import Findings
 from cotguard.moderation.view import PlainView
 from cotguard.policy import RequestTexts
-from cotguard.policy.document import INBOUND
-from cotguard.spans import ChannelKind
+from cotguard.spans import INBOUND, ChannelKind
 from cotguard.upstreams.errors import PoolError
 
 if TYPE_CHECKING:
