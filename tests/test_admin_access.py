@@ -1,7 +1,8 @@
 """The admin port: what needs the token, and what a page in a browser cannot have without one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
 
 import aiohttp
 import pytest
@@ -9,7 +10,8 @@ import pytest_asyncio
 from aiohttp import web
 
 from cotguard.gateway.admin import create_admin_app
-from cotguard.gateway.admin_access import _ADDRESSES, _FAILURES, _Failures
+from cotguard.gateway.admin_access import _ADDRESSES, _FAILURES, Failures
+from cotguard.telemetry.totals import Snapshot
 
 TOKEN = "0123456789abcdef"
 Ask = Callable[..., Awaitable[aiohttp.ClientResponse]]
@@ -26,6 +28,12 @@ class Ready:
 
     async def metrics(self, accept: str) -> bytes:
         return b"a_metric 1\n"
+
+    async def figures(self) -> Snapshot:
+        return []
+
+    async def console(self, name: str, about: Mapping[str, Any]) -> tuple[int, Any]:
+        return 200, {}
 
 
 @pytest_asyncio.fixture
@@ -94,7 +102,7 @@ async def test_to_send_no_token_is_no_guess(admin: Callable[[str], Awaitable[Ask
 
 def test_addresses_wait_apart_and_few_are_remembered() -> None:
     now = 100.0
-    failures = _Failures(lambda: now)
+    failures = Failures(lambda: now)
     for _ in range(_FAILURES):
         failures.note("10.0.0.1")
         failures.note("2001:db8::1")

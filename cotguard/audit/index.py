@@ -114,6 +114,26 @@ class AuditIndex:
         found = self._read(query, (*values, limit))
         return [line for (line,) in found]
 
+    def exchanges(self, filters: Filters, entity: str, before: int, limit: int) -> list[dict[str, Any]]:
+        """Like ``search``, of exchanges in which something of ``entity`` was found, if it is given.
+
+        ``before``: the number of the record that they come before; 0 for all.
+        """
+        where, values = _condition(filters)
+        terms: list[tuple[str, str | int]] = []
+        if entity:
+            terms.append(("request_id IN (SELECT request_id FROM records WHERE entity = ?)", entity))
+        if before:
+            terms.append(("seq < ?", before))
+        where = " AND ".join([where, *(term for term, _ in terms)])
+        query = f"SELECT line FROM records WHERE {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608  # names of ours
+        return [orjson.loads(line) for (line,) in self._read(query, (*values, *(value for _, value in terms), limit))]
+
+    def recurrences(self, value: str) -> tuple[int, int]:
+        """In how many decisions, and in how many exchanges, the value with this hash was found."""
+        found = self._read("SELECT count(*), count(DISTINCT request_id) FROM records WHERE value = ?", (value,))[0]
+        return found[0], found[1]
+
     def count(self, filters: Filters, by: str, limit: int) -> list[tuple[str, int]]:
         """How many records that match have each value of ``by``, one of :data:`COUNTED`; the most frequent first."""
         if by not in COUNTED:

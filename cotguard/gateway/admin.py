@@ -1,13 +1,17 @@
 """The admin port: health, readiness, metrics."""
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from aiohttp import hdrs, web
 from prometheus_client.exposition import choose_encoder
 
+from cotguard.console.app import add_console
+from cotguard.console.desk import Reply, answered
 from cotguard.gateway.admin_access import access
 from cotguard.gateway.analysis import Answer, add_analysis
 from cotguard.gateway.app import Gateway
+from cotguard.telemetry.totals import Snapshot, snapshot
 
 __all__ = ["GatewayState", "State", "create_admin_app"]
 
@@ -25,6 +29,14 @@ class State(Protocol):
 
     async def analysis(self, path: str, body: bytes) -> Answer:
         """The answer to another gateway's question (:mod:`cotguard.gateway.analysis`)."""
+        ...
+
+    async def figures(self) -> Snapshot:
+        """All metrics, not older than a few seconds."""
+        ...
+
+    async def console(self, name: str, about: Mapping[str, Any]) -> Reply:
+        """The answer to a question of the console's (:mod:`cotguard.console.desk`)."""
         ...
 
 
@@ -47,11 +59,19 @@ class GatewayState:
     async def analysis(self, path: str, body: bytes) -> Answer:
         return await self._gateway.analyst.answer(path, body)
 
+    async def figures(self) -> Snapshot:
+        return snapshot(self._gateway.metrics.registry)
 
-def create_admin_app(state: State, token: str = "") -> web.Application:
+    async def console(self, name: str, about: Mapping[str, Any]) -> Reply:
+        return await answered(self._gateway, name, about)
+
+
+def create_admin_app(state: State, token: str = "", audit_dir: str = "") -> web.Application:
     """``/healthz`` says the process lives, ``/readyz`` that it takes requests, ``/metrics`` is for Prometheus.
 
     Other gateways ask there what a text holds (:mod:`cotguard.gateway.analysis`).
+
+    With a token the web console is there, too, which shows the audit trail in ``audit_dir``.
 
     ``token``: who may use anything but the first two (:mod:`cotguard.gateway.admin_access`).
     """
@@ -73,4 +93,6 @@ def create_admin_app(state: State, token: str = "") -> web.Application:
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
     add_analysis(app, state.analysis)
+    if token:
+        add_console(app, state.console, state.figures, state.hindrance, token, audit_dir)
     return app

@@ -20,9 +20,12 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from yarl import URL
 
-__all__ = ["access"]
+__all__ = ["CONSOLE", "Failures", "access"]
 
 _OPEN = frozenset({"/healthz", "/readyz"})
+CONSOLE = "/console"
+"""Below it people log in: :mod:`cotguard.console.app` asks them."""
+
 _BEARER = "bearer "
 _WINDOW = 60
 _FAILURES = 10
@@ -34,13 +37,13 @@ _PREFIX_BYTES = 8  # of IPv6: whoever has one address of such a network has all
 
 def access(token: str) -> Middleware:
     """The check of every request: ``token``, or, where it is empty, that no web page sends it."""
-    failures = _Failures()
+    failures = Failures()
     digest = _digest(token)
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
-        if resource is not None and resource.canonical in _OPEN:
+        if resource is not None and (resource.canonical in _OPEN or resource.canonical.startswith(CONSOLE)):
             return await handler(request)
         if not token:
             return await handler(request) if _is_local(request) else _refused(403, "Ask localhost, and from no page.")
@@ -61,7 +64,7 @@ def access(token: str) -> Middleware:
     return check
 
 
-class _Failures:
+class Failures:
     """Wrong tokens of the last minute, by the address that sent them. ``clock`` never goes back."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cotguard.classifier.handover import Answerers
 from cotguard.config.settings import Settings
@@ -50,6 +50,21 @@ class Staff:
             return "no classifier"
         engine = self._classifier.engine
         return f"classifier {engine.bundle.manifest.name} on {engine.provider.removesuffix('ExecutionProvider')}"
+
+    @property
+    def bundle(self) -> dict[str, Any] | None:
+        """The classifier's bundle: its name, digest, labels and checksums, as JSON has them."""
+        if self._classifier is None:
+            return None
+        engine = self._classifier.engine
+        manifest = engine.bundle.manifest
+        return {
+            "name": manifest.name,
+            "digest": engine.bundle.digest,
+            "provider": engine.provider,
+            "labels": len(manifest.labels) + len(manifest.hazards),
+            "files": dict(manifest.sha256),
+        }
 
     @property
     def guard(self) -> str:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import uvloop
 from aiohttp import web
@@ -30,6 +30,7 @@ from cotguard.callers.keys import KeyStore
 from cotguard.config.errors import SettingsError
 from cotguard.config.settings import Settings
 from cotguard.config.sources import Loaded, Sources
+from cotguard.console.desk import Reply
 from cotguard.gateway.admin import GatewayState, create_admin_app
 from cotguard.gateway.app import Gateway, create_app
 from cotguard.gateway.memory import give_back
@@ -40,6 +41,7 @@ from cotguard.gateway.reports import Reporter
 from cotguard.gateway.sealing import key_ring
 from cotguard.gateway.workers import (
     ANALYSIS,
+    CONSOLE,
     READINESS,
     RELOAD,
     SNAPSHOT,
@@ -118,7 +120,7 @@ def serve(sources: Sources, workers: int) -> int:
         return 0
     patience = max(settings.classifier_deadline, settings.guard_deadline) + 1  # a worker may ask its models first
     host, port = split_address(settings.admin_listen)
-    admin = AdminPort(host, port, settings.admin_token, settings.admin_tls)
+    admin = AdminPort(host, port, settings.admin_token, settings.admin_tls, settings.audit_dir)
     return serve_workers(workers, partial(_work, prepared), admin, patience=patience)
 
 
@@ -132,7 +134,7 @@ async def _serve(prepared: _Prepared) -> None:
     """The only process: data port and admin port."""
     settings = prepared.settings
     gateway, reloader = prepared.gateway()
-    app = create_admin_app(GatewayState(gateway), settings.admin_token)
+    app = create_admin_app(GatewayState(gateway), settings.admin_token, settings.audit_dir)
     admin = web.AppRunner(app, access_log=None)
     await admin.setup()
     tls = context_of("admin", settings.admin_tls, gateway.metrics)
@@ -178,7 +180,10 @@ async def _serve_shared(prepared: _Prepared, channel: socket.socket, admin: str)
         status, answer = await state.analysis(path, body.encode("latin-1"))
         return status, answer.decode("latin-1")
 
-    answers = {SNAPSHOT: metrics, READINESS: readiness, RELOAD: reload, ANALYSIS: analysis}
+    async def console(asked: tuple[str, dict[str, Any]]) -> Reply:
+        return await state.console(*asked)
+
+    answers = {CONSOLE: console, SNAPSHOT: metrics, READINESS: readiness, RELOAD: reload, ANALYSIS: analysis}
     reporter = Reporter(answers, unasked=SNAPSHOT)
     async with _data_port(gateway, reloader, admin, Manager(), shared=True) as stop:
         await reporter.start(channel)

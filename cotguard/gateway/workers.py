@@ -18,7 +18,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
@@ -28,15 +28,27 @@ from typing import Any, NamedTuple, cast
 import uvloop
 from aiohttp import web
 
+from cotguard.console.desk import Reply
 from cotguard.gateway.admin import create_admin_app
 from cotguard.gateway.analysis import Answer
 from cotguard.gateway.notify import Manager
 from cotguard.gateway.reports import Reports
+from cotguard.gateway.trial import summed
 from cotguard.http.tls import TlsFiles, context_of, follow
 from cotguard.telemetry.metrics import Metrics
-from cotguard.telemetry.totals import Totals
+from cotguard.telemetry.totals import Snapshot, Totals
 
-__all__ = ["ANALYSIS", "READINESS", "RELOAD", "SNAPSHOT", "STOP_SIGNALS", "AdminPort", "serve_workers", "url_of"]
+__all__ = [
+    "ANALYSIS",
+    "CONSOLE",
+    "READINESS",
+    "RELOAD",
+    "SNAPSHOT",
+    "STOP_SIGNALS",
+    "AdminPort",
+    "serve_workers",
+    "url_of",
+]
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SNAPSHOT = "snapshot"
@@ -47,6 +59,8 @@ RELOAD = "reload"
 """A request to a worker: load the configuration anew. The answer is why it cannot be used, empty if it is in force."""
 ANALYSIS = "analysis"
 """A question of another gateway: a path and a body. Bodies are told in Latin-1, whatever they are in."""
+CONSOLE = "console"
+"""A question of the console's, and what it is about. The answer is a status and a value."""
 
 _LOG = logging.getLogger("cotguard.workers")
 _SILENT = "a worker does not answer"
@@ -59,6 +73,7 @@ _REFRESH_SECONDS = 1.0
 _RELOAD_SECONDS = 60.0
 _ANALYSIS_SECONDS = 60.0
 _URL_BYTES = 1024
+_OK = 200
 _FORK = multiprocessing.get_context("fork")
 
 Work = Callable[[socket.socket, str], None]
@@ -72,6 +87,7 @@ class AdminPort(NamedTuple):
     port: int
     token: str
     tls: TlsFiles | None
+    audit_dir: str
 
 
 def serve_workers(count: int, work: Work, admin: AdminPort, *, patience: float) -> int:
@@ -119,7 +135,7 @@ class _Main:
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._drain)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-        runner = web.AppRunner(create_admin_app(self, admin.token), access_log=None)
+        runner = web.AppRunner(create_admin_app(self, admin.token, admin.audit_dir), access_log=None)
         await runner.setup()
         tls = context_of("admin", admin.tls, self._metrics)
         await web.TCPSite(runner, admin.host, admin.port, ssl_context=tls).start()
@@ -208,6 +224,24 @@ class _Main:
         except TimeoutError:
             return 504, b'{"error": "A worker does not answer."}'
         return status, answer.encode("latin-1")
+
+    async def console(self, name: str, about: Mapping[str, Any]) -> Reply:
+        workers = list(self._workers.values())
+        asked = workers if name.startswith("trial") else workers[:1]
+        replies = await asyncio.gather(
+            *(reports.ask(CONSOLE, [name, about], within=_ANALYSIS_SECONDS) for reports in asked),
+            return_exceptions=True,
+        )
+        answers = [each for each in replies if not isinstance(each, BaseException)]
+        if not answers:
+            return 503, {"error": "No worker answers now."}
+        status, value = answers[0]
+        if name.startswith("trial") and status == _OK:
+            value = summed([state for each, state in answers if each == _OK])
+        return status, value
+
+    async def figures(self) -> Snapshot:
+        return self._totals.snapshot()
 
     async def metrics(self, accept: str) -> bytes:
         await self._ask_all()

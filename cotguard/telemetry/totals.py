@@ -116,6 +116,10 @@ class Totals(Collector):
             yield family.metric()
         yield GaugeMetricFamily("cotguard_workers", "Worker processes that serve.", len(self._live))
 
+    def snapshot(self) -> Snapshot:
+        """A snapshot of the sums."""
+        return snapshot(self._registry)
+
     def expose(self, accept: str = "") -> bytes:
         """The exposition in the format that an ``Accept`` header asks for, else the text format."""
         return choose_encoder(accept)[0](self._registry)

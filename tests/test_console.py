@@ -1,0 +1,171 @@
+"""The console over HTTP: who gets in, what he is answered, and what no answer holds."""
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiohttp import web
+
+from cotguard.console.history import Figures, sample, totals
+from cotguard.console.sessions import Sessions
+from cotguard.gateway.admin import create_admin_app
+from cotguard.telemetry.metrics import Metrics
+from cotguard.telemetry.totals import Snapshot, snapshot
+
+TOKEN = "0123456789abcdef"
+STATIC = Path(__file__).parent.parent / "cotguard" / "console" / "static"
+PATHS = ["/console", "/console/", "/console/live", "/console/policy", "/console/static/app.js", "/console/api/session"]
+
+
+class Quiet:
+    """A gateway that says what it is asked."""
+
+    def __init__(self) -> None:
+        self.counted = Metrics()
+
+    async def hindrance(self) -> str:
+        return ""
+
+    async def analysis(self, path: str, body: bytes) -> tuple[int, bytes]:
+        return 200, b"[]"
+
+    async def metrics(self, accept: str) -> bytes:
+        return b""
+
+    async def figures(self) -> Snapshot:
+        return snapshot(self.counted.registry)
+
+    async def console(self, name: str, about: Mapping[str, Any]) -> tuple[int, Any]:
+        return 200, {"asked": name, "about": about}
+
+
+Client = Callable[..., Awaitable[aiohttp.ClientResponse]]
+
+
+@pytest_asyncio.fixture
+async def client() -> AsyncIterator[Client]:
+    """Asks the admin port, and keeps cookies; redirections are not followed."""
+    runner = web.AppRunner(create_admin_app(Quiet(), TOKEN))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
+
+        async def ask(method: str, path: str, **options: Any) -> aiohttp.ClientResponse:
+            url = f"http://{host}:{port}{path}"
+            async with session.request(method, url, allow_redirects=False, **options) as response:
+                await response.read()
+            return response
+
+        yield ask
+    await runner.cleanup()
+
+
+async def log_in(client: Client) -> dict[str, str]:
+    assert (await client("POST", "/console/login", data={"token": TOKEN})).status == 303
+    csrf: str = (await (await client("GET", "/console/api/session")).json())["csrf"]
+    return {"x-cotguard-csrf": csrf}
+
+
+async def test_nothing_but_the_login_page_answers_strangers(client: Client) -> None:
+    for path in PATHS:
+        assert (await client("GET", path)).status == 401
+        page = await client("GET", path, headers={"accept": "text/html"})
+        assert (page.status, page.headers["location"]) == (303, "/console/login")
+    for path in ("/console/api/check", "/console/api/trial", "/console/logout"):
+        assert (await client("POST", path, json={})).status == 401
+    assert (await client("GET", "/console/login")).status == 200
+    bearer = {"authorization": f"Bearer {TOKEN}"}
+    assert (await client("GET", "/console/api/session", headers=bearer)).status == 401
+
+
+async def test_wrong_tokens_are_refused_and_soon_slowed_down(client: Client) -> None:
+    for _ in range(10):
+        assert (await client("POST", "/console/login", data={"token": "<b>wrong</b>"})).status == 401
+    refused = await client("POST", "/console/login", data={"token": TOKEN})
+    assert refused.status == 429
+    assert int(refused.headers["retry-after"]) <= 60
+    assert "wrong</b>" not in await refused.text()
+
+
+async def test_what_changes_anything_needs_the_sessions_token(client: Client) -> None:
+    csrf = await log_in(client)
+    assert (await client("POST", "/console/api/check", json={})).status == 403
+    assert (await client("POST", "/console/api/check", json={}, headers={"x-cotguard-csrf": "x"})).status == 403
+    told = await client("POST", "/console/api/check", json={"draft": "a"}, headers=csrf)
+    assert await told.json() == {"asked": "check", "about": {"draft": "a"}}
+    elsewhere = {**csrf, "sec-fetch-site": "cross-site"}
+    assert (await client("POST", "/console/api/check", json={}, headers=elsewhere)).status == 403
+    assert (await client("DELETE", "/console/api/trial")).status == 403
+    assert (await client("POST", "/console/logout", data={"csrf": "x"})).status == 403
+    assert (await client("POST", "/console/logout", data={"csrf": csrf["x-cotguard-csrf"]})).status == 303
+    assert (await client("GET", "/console/api/session")).status == 401
+
+
+@pytest.mark.parametrize("path", ["/console/live", "/console/static/app.js", "/console/login", "/console/api/policies"])
+async def test_every_answer_forbids_other_scripts_and_hosts(client: Client, path: str) -> None:
+    await log_in(client)
+    answer = await client("GET", path)
+    assert answer.status == 200
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_bad_bodies_are_refused(client: Client) -> None:
+    csrf = await log_in(client)
+    for body in (b"{", b"[]", b"1"):
+        headers = {**csrf, "content-type": "application/json"}
+        assert (await client("POST", "/console/api/check", data=body, headers=headers)).status == 400
+    assert (await client("POST", "/console/api/check", data=b"{}", headers=csrf)).status == 400
+
+
+async def test_without_a_trail_the_page_is_told_so(client: Client) -> None:
+    await log_in(client)
+    assert await (await client("GET", "/console/api/exchanges")).json() == {
+        "trail": False,
+        "exchanges": [],
+        "more": False,
+    }
+
+
+def test_nothing_in_the_pages_parses_html_or_keeps_anything() -> None:
+    for path in STATIC.glob("*.js"):
+        text = path.read_text()
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|Storage\b", text), path
+    for path in STATIC.glob("*.html"):
+        assert not re.search(
+            r"<script(?! type=\"module\" src=\"/console/)| style=| on[a-z]+=|https?://", path.read_text()
+        )
+
+
+def test_a_session_ends() -> None:
+    now = 0.0
+    sessions = Sessions(lambda: now)
+    name = sessions.begin()
+    assert sessions.find(name) is not None
+    assert sessions.find("other") is None
+    now = 8 * 3600.0
+    assert sessions.find(name) is None
+
+
+def test_samples_and_totals_are_those_of_the_metrics() -> None:
+    metrics = Metrics()
+    before = Figures(snapshot(metrics.registry), 100.0)
+    metrics.requests.labels("chat_completions", "200", "ok").inc(6)
+    metrics.decisions.labels("PERSON", "reasoning", "redact", "redacted").inc(4)
+    for _ in range(100):
+        metrics.held.observe(3)
+    now = Figures(snapshot(metrics.registry), 102.0)
+    told = sample(before, now)
+    assert (told["requests"], told["decisions"], told["events"]) == (3.0, 2.0, 50.0)
+    assert told["held_p50"] == 3.0  # in the middle of the bucket from 2 to 4
+    assert told["added_p50"] is None
+    assert totals(now)["requests"] == [["chat_completions", "200", "ok", 6.0]]
+    assert totals(now)["decisions"] == [["PERSON", "reasoning", "redact", "redacted", 4.0]]
+    assert totals(now)["events"] == 100
