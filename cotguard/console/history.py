@@ -84,6 +84,7 @@ def sample(before: Figures, now: Figures) -> dict[str, float | None]:
         told[name] = _short(moved / seconds)
     for name, gauge in _GAUGES.items():
         told[name] = now.sum(gauge)
+    told["workers"] = told["workers"] or 1  # a gateway of one process has no such metric
     for name, (histogram, labels) in _HISTOGRAMS.items():
         earlier = before.buckets(histogram, labels)
         moved_by = {bound: count - earlier.get(bound, 0.0) for bound, count in now.buckets(histogram, labels).items()}
