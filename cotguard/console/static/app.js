@@ -7,6 +7,7 @@ const RIGHTS = ["view", "try", "change"];
 const PAGES = [
   { name: "live", title: "Live", right: "view" },
   { name: "exchanges", title: "Exchanges", right: "view" },
+  { name: "playground", title: "Playground", right: "try" },
   { name: "policy", title: "Policy", right: "view" },
   { name: "loaded", title: "Loaded", right: "view" },
 ];
