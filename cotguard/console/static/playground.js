@@ -21,7 +21,7 @@ export async function show(main) {
     (kind) => set(pieces, { hidden: kind !== "text" }),
   );
   const policy = select(told.policies.map(({ name }) => name), told.policies[0]?.name, { autocomplete: "off" });
-  const draft = area(10, { placeholder: "version: 1\nname: draft\nrules: []" });
+  const draft = area(10, { class: "code", placeholder: "version: 1\nname: draft\nrules: []" });
   const wrong = h("div", { role: "alert" });
   const button = h("button", { type: "submit" }, "Moderate");
 
@@ -90,7 +90,7 @@ function channelCard(channel, index) {
   return h("section", { class: "card channel", "data-channel": index, "data-kind": channel.kind, "data-lane": channel.lane, "aria-label": channel.label },
     h("h2", {}, channel.label),
     h("div", { class: "sides" },
-      h("div", { "data-side": "raw" }, h("h3", {}, "Written by the sender"), highlighted(channel.raw, channel.spans, about.tell)),
+      h("div", { "data-side": "raw" }, h("h3", {}, "As it was written"), highlighted(channel.raw, channel.spans, about.tell)),
       h("div", { "data-side": "delivered" }, h("h3", {}, "Delivered"), new Delivered(channel).text())),
     channel.spans.length > 0 && h("p", { class: "hint" }, "Choose a marked value to read how it was decided."),
     about.element);
