@@ -72,7 +72,7 @@ function shown({ rows, totals }) {
   const differing = rows.filter(({ same }) => !same);
   const alike = rows.filter(({ same }) => same);
   return [
-    h("p", { class: "banner", role: "status", "data-differing": differing.length },
+    h("p", { class: "message", role: "status", "data-differing": differing.length },
       differing.length ? `${many(differing.length, "text")} of ${rows.length} ${differing.length === 1 ? "differs" : "differ"}.` : `No difference in ${many(rows.length, "text")}.`),
     legend(rows.flatMap(({ active, draft }) => [...active.spans, ...draft.spans])),
     differing.map(rowView),
@@ -84,7 +84,7 @@ function shown({ rows, totals }) {
 
 function rowView(row) {
   const [before, after] = delivered(row);
-  return h("article", { class: "compare", "data-row": row.label, "data-same": row.same, "data-channel": row.channel },
+  return h("article", { class: "compare", "data-row": row.label, "data-same": String(row.same), "data-channel": row.channel },
     h("h3", {}, row.label, " ", tag(row.channel), " ", row.same ? tag("same", "good") : tag("differs", "held")),
     h("div", { class: "sides" }, side("active", "In force", row.active, before), side("draft", "Draft", row.draft, after)),
     h("details", { class: "more" }, h("summary", {}, `Values: ${row.active.spans.length} in force, ${row.draft.spans.length} with the draft`),

@@ -35,9 +35,11 @@ export function editor(label, schema, onchange) {
   function write(from, to, words, caret = 0) {
     text.focus();
     text.setSelectionRange(from, to);
-    if (!document.execCommand("insertText", false, words)) text.setRangeText(words, from, to, "end");
+    if (!document.execCommand("insertText", false, words)) { // it tells that the text has changed
+      text.setRangeText(words, from, to, "end");
+      changed();
+    }
     text.selectionStart = text.selectionEnd = from + words.length - caret;
-    changed();
   }
 
   function changed() {

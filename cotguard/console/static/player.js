@@ -9,7 +9,7 @@ import { Timeline } from "./timeline.js";
 import { reason } from "./words.js";
 
 const SHOWN = 2000; // characters of a text, its last: enough to follow, and quick to draw
-const SPEEDS = [[1, "1 step per second"], [4, "4 steps per second"], [15, "15 steps per second"], [60, "60 steps per second"]];
+const SPEEDS = [[1, "1 step/s"], [4, "4 steps/s"], [15, "15 steps/s"], [60, "60 steps/s"]];
 
 /** The player of a result of /try. */
 export function player(result) {

@@ -68,8 +68,8 @@ export async function show(main) {
 /** A result of /try. */
 function outcome(result) {
   const spans = result.channels.flatMap((channel) => channel.spans);
-  const blocked = result.blocked && h("p", { class: "banner bad", "data-blocked": true }, "Blocked: a rule ended the exchange. The client gets what stands before the blocked value, and nothing after it.");
-  const fault = result.fault && h("p", { class: "banner bad", "data-fault": true }, `Fault: ${result.fault}`);
+  const blocked = result.blocked && h("p", { class: "message bad", "data-blocked": true }, "Blocked: a rule ended the exchange. The client gets what stands before the blocked value, and nothing after it.");
+  const fault = result.fault && h("p", { class: "message bad", "data-fault": true }, `Fault: ${result.fault}`);
   return [
     h("section", { class: "card" },
       h("h2", {}, "Result"),

@@ -48,7 +48,7 @@ function described(policy) {
   ].filter(([, value]) => value);
   return [
     h("h2", { id: "in-force", "data-policy": policy.name }, policy.name, " ", tag(policy.mode, policy.mode === "enforce" ? "good" : "held")),
-    h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
+    h("dl", { class: "policyfacts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
     inSentences(policy.sentences),
   ];
 }
@@ -98,8 +98,8 @@ async function draftDesk(who, reload) {
       draft.checked = found;
       const good = !found.problems.length;
       fill(state, good
-        ? h("p", { class: "banner good" }, "Nothing is wrong. The draft is called ", found.name, ", its digest is ", digest(found.digest), ".")
-        : [h("p", { class: "banner bad" }, `${many(found.problems.length, "problem")}:`), problemList(found.problems, written.go)]);
+        ? h("p", { class: "message good" }, "Nothing is wrong. The draft is called ", found.name, ", its digest is ", digest(found.digest), ".")
+        : [h("p", { class: "message bad" }, `${many(found.problems.length, "problem")}:`), problemList(found.problems, written.go)]);
       set(state, { "data-problems": found.problems.length });
       fill(sentences, good && (draft.policy.digest === found.digest
         ? h("p", {}, "The draft does what the policy in force does.")

@@ -8,6 +8,11 @@ export function problemList(problems, go = null) {
     const place = problem.line ? `Line ${problem.line}, column ${problem.column}` : "The draft as a whole";
     return h("li", { "data-line": problem.line, "data-column": problem.column },
       go && problem.line ? h("button", { type: "button", class: "place", onclick: () => go(problem) }, place) : h("strong", {}, place),
-      `: ${problem.reason}${problem.hint ? `; ${problem.hint}` : ""}.`);
+      `: ${sentence(problem)}`);
   }));
+}
+
+function sentence({ reason, hint }) {
+  const said = hint ? `${reason}; ${hint}` : reason;
+  return /[.?!]$/.test(said) ? said : `${said}.`;
 }

@@ -11,11 +11,11 @@ export function suggestions(schema, place) {
   return words(part, part.description).filter(({ word }) => !place.present.has(word));
 }
 
-/** Those of `found` that `prefix` may become: first those that begin so, then those that hold it. */
+/** Those of `found` that `prefix` may become: first those that begin so, then those with a part that does. */
 export function matching(found, prefix) {
   const wanted = prefix.toLowerCase();
   const begins = found.filter(({ word }) => word.toLowerCase().startsWith(wanted));
-  return [...begins, ...found.filter((each) => !begins.includes(each) && each.word.toLowerCase().includes(wanted))];
+  return [...begins, ...found.filter((each) => !begins.includes(each) && each.word.toLowerCase().includes(`_${wanted}`))];
 }
 
 /** The schema's part that `path` leads to, or null. */

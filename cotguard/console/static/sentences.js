@@ -14,7 +14,7 @@ export function inSentences(sentences) {
 export function compared(before, after) {
   const parts = differences(before, after, (a, b) => a.replace(RULE, "") === b.replace(RULE, "")); // rules may move
   const changed = parts.some(({ kind }) => kind !== "same");
-  return h("div", { class: "sides", "data-changed": changed },
+  return h("div", { class: "sides", "data-changed": String(changed) },
     h("div", { "data-side": "active" }, h("h3", {}, "In force"), lists(marked(parts, before, "removed"))),
     h("div", { "data-side": "draft" }, h("h3", {}, "Draft"), lists(marked(parts, after, "added"))));
 }

@@ -128,6 +128,6 @@ function labelled(region) {
 /** A place where spans are told, which says so to screen readers. `tell(spans)` fills it. */
 export function teller(raw) {
   const points = new Points(raw);
-  const element = h("div", { class: "told", role: "status" });
+  const element = h("div", { class: "explained", role: "status" });
   return { element, tell: (spans) => fill(element, described(points, spans)) };
 }

@@ -8,9 +8,9 @@ import { sides } from "./sides.js";
 
 const EVERY = 2000;
 const LEFT_OUT = {
-  too_large: "were too large to be kept until they were over",
-  busy: "came when the gateway had no time for the trial",
-  failed: "could not be moderated with the draft",
+  too_large: "too large to be kept until the end",
+  busy: "the gateway had no time for the trial",
+  failed: "moderating with the draft failed",
 };
 
 /** The card for trials. `about()` gives {policy, draft}; `mayStart`: whether whoever looks may start and stop one. */
@@ -47,7 +47,7 @@ export function trialCard(about, mayStart) {
   }
 
   function tell(state) {
-    set(card, { "data-running": state.running, "data-exchanges": state.exchanges });
+    set(card, { "data-running": String(state.running), "data-exchanges": state.exchanges });
     set(start, { disabled: state.running });
     set(stop, { disabled: !state.running });
     const what = state.running
@@ -61,7 +61,7 @@ export function trialCard(about, mayStart) {
     const left = Object.entries(state.left_out).filter(([, number]) => number);
     fill(numbers,
       h("p", {}, h("strong", { class: "number" }, exact(state.exchanges)), ` ${state.exchanges === 1 ? "exchange was" : "exchanges were"} decided by both. Digest of the draft: `, digest(state.digest), "."),
-      left.length > 0 && h("p", {}, "Left out, and counted on neither side: ", left.map(([why, number]) => `${many(number, "exchange")} that ${LEFT_OUT[why] ?? why}`).join("; "), "."),
+      left.length > 0 && h("p", {}, "Left out, and counted on neither side: ", left.map(([why, number]) => `${many(number, "exchange")} (${LEFT_OUT[why] ?? why})`).join(", "), "."),
       sides("Decisions of both", state.active, state.draft));
     if (state.running) waiting = setTimeout(refresh, EVERY);
   }
