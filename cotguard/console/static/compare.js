@@ -75,10 +75,9 @@ function shown({ rows, totals }) {
     h("p", { class: "message", role: "status", "data-differing": differing.length },
       differing.length ? `${many(differing.length, "text")} of ${rows.length} ${differing.length === 1 ? "differs" : "differ"}.` : `No difference in ${many(rows.length, "text")}.`),
     legend(rows.flatMap(({ active, draft }) => [...active.spans, ...draft.spans])),
+    h("details", { class: "alike" }, h("summary", {}, "All decisions in sum"), sides("Decisions on these texts", totals.active, totals.draft)),
     differing.map(rowView),
     alike.length > 0 && h("details", { class: "alike" }, h("summary", {}, `${many(alike.length, "text")} without a difference`), alike.map(rowView)),
-    h("h3", {}, "In sum"),
-    sides("Decisions on these texts", totals.active, totals.draft),
   ];
 }
 

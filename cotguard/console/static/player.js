@@ -96,6 +96,8 @@ function channelView(channel, index, timeline, result) {
     fill(out, delivered.text(first, state.written));
     if (first > 0) out.firstChild.prepend("\u2026");
     fill(why, reasons(state, step));
+    follow(received.firstChild, `Received in ${channel.label}`);
+    follow(out.firstChild, `Delivered in ${channel.label}`);
   }
 
   function reasons(state, step) {
@@ -114,4 +116,11 @@ function channelView(channel, index, timeline, result) {
   }
 
   return { element, show };
+}
+
+/** Show the end of a text that is longer than its place, which the keyboard can scroll. */
+function follow(text, label) {
+  if (text.scrollHeight <= text.clientHeight) return;
+  set(text, { tabindex: 0, role: "group", "aria-label": label });
+  text.scrollTop = text.scrollHeight;
 }

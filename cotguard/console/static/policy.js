@@ -53,6 +53,12 @@ function described(policy) {
   ];
 }
 
+/** A policy's text, or why it is not shown: {text, why}. Gateways that do not tell of files tell no texts. */
+async function textOf({ name, file }) {
+  if (file === undefined) return { text: null, why: "" };
+  return get(`policies/${encodeURIComponent(name)}/text`).catch(({ message }) => ({ text: null, why: message }));
+}
+
 /** Everything about a draft; `reload()` asks for the policies in force again. */
 async function draftDesk(who, reload) {
   const schema = await get("schema").catch(() => null);
@@ -117,12 +123,12 @@ async function draftDesk(who, reload) {
     fill(sentences);
     fill(note);
     set(reset, { disabled: true });
-    const { text, why } = await get(`policies/${encodeURIComponent(policy.name)}/text`).catch((error) => ({ text: null, why: error.status === 404 ? "" : error.message }));
+    const { text, why } = await textOf(policy);
     if (draft.policy !== policy) return;
     const base = text ?? EMPTY.replace("NAME", policy.name);
     const before = drafts.get(policy.name);
     drafts.set(policy.name, { base, text: before && before.text !== before.base ? before.text : base });
-    fill(note, text === null && `The text of the policy in force is not shown${why ? `: ${why}` : "."} The draft begins anew.`);
+    fill(note, text === null && `The text of the policy in force is not shown. ${why} The draft begins anew.`);
     written.value = kept().text;
   }
 
