@@ -18,7 +18,8 @@ from cotguard.telemetry.totals import Snapshot, snapshot
 
 TOKEN = "0123456789abcdef"
 STATIC = Path(__file__).parent.parent / "cotguard" / "console" / "static"
-PATHS = ["/console", "/console/", "/console/live", "/console/policy", "/console/static/app.js", "/console/api/session"]
+PAGES = [f"/console/{name}" for name in ("live", "exchanges", "playground", "policy", "loaded")]
+PATHS = ["/console", "/console/", *PAGES, "/console/static/app.js", "/console/api/session", "/console/api/schema"]
 
 
 class Quiet:
@@ -106,7 +107,9 @@ async def test_what_changes_anything_needs_the_sessions_token(client: Client) ->
     assert (await client("GET", "/console/api/session")).status == 401
 
 
-@pytest.mark.parametrize("path", ["/console/live", "/console/static/app.js", "/console/login", "/console/api/policies"])
+@pytest.mark.parametrize(
+    "path", ["/console/playground", "/console/static/app.js", "/console/login", "/console/api/schema"]
+)
 async def test_every_answer_forbids_other_scripts_and_hosts(client: Client, path: str) -> None:
     await log_in(client)
     answer = await client("GET", path)

@@ -23,6 +23,7 @@ from cotguard.console.history import INTERVAL, History
 from cotguard.console.sessions import COOKIE, Session, Sessions
 from cotguard.framing.json import JSONError, dumps, loads
 from cotguard.gateway.admin_access import Failures
+from cotguard.policy.schema import SCHEMA_FILE
 from cotguard.telemetry.totals import Snapshot
 
 __all__ = ["PREFIX", "add_console"]
@@ -192,6 +193,7 @@ def add_console(
                 f"{PREFIX}/static/{path.relative_to(_STATIC)}", partial(_file, path.read_bytes(), _TYPES[path.suffix])
             )
     router.add_get(f"{PREFIX}/api/session", console.who)
+    router.add_get(f"{PREFIX}/api/schema", partial(_file, SCHEMA_FILE.read_bytes(), "application/json"))
     for name, question in _ASKED.items():
         router.add_get(f"{PREFIX}/api/{name}", partial(console.asked, question=question))
     for name, question in _TOLD.items():
