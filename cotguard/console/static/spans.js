@@ -55,18 +55,19 @@ function marked(points, group, tell) {
       show();
     },
   });
+  const last = new Map();
+  for (const { span } of group.spans) last.set(span.entity, Math.max(span.end, last.get(span.entity) ?? 0));
   const ends = [...new Set(group.spans.flatMap(({ span }) => [span.start, span.end]))].sort((a, b) => a - b);
   for (let index = 0; index + 1 < ends.length; index++) {
     const [start, end] = [ends[index], ends[index + 1]];
-    const named = new Set();
     let inner = points.slice(start, end);
-    // The widest outside; a span that another one cuts is marked in parts, and named at its last.
+    // The widest outside; a span that another one cuts is marked in parts.
     for (const { span, number } of group.spans.filter(({ span }) => span.start <= start && end <= span.end).reverse()) {
-      const names = span.end === end && !named.has(span.entity);
-      if (names) named.add(span.entity);
+      const isLast = end === last.get(span.entity); // once in a group, at its end
+      if (isLast) last.delete(span.entity);
       inner = h("mark", {
         class: `span ${look(span)}`, "data-span": number, "data-start": span.start, "data-end": span.end, "data-entity": span.entity,
-        "data-named": names ? span.entity : null,
+        "data-named": isLast ? span.entity : null,
       }, inner);
     }
     element.append(inner);
