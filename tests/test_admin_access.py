@@ -10,7 +10,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from cotguard.gateway.admin import create_admin_app
-from cotguard.gateway.admin_access import _ADDRESSES, _FAILURES, Failures
+from cotguard.gateway.admin_access import _ADDRESSES, _FAILURES, _Failures
 from cotguard.telemetry.totals import Snapshot
 
 TOKEN = "0123456789abcdef"
@@ -102,7 +102,7 @@ async def test_to_send_no_token_is_no_guess(admin: Callable[[str], Awaitable[Ask
 
 def test_addresses_wait_apart_and_few_are_remembered() -> None:
     now = 100.0
-    failures = Failures(lambda: now)
+    failures = _Failures(lambda: now)
     for _ in range(_FAILURES):
         failures.note("10.0.0.1")
         failures.note("2001:db8::1")

@@ -1,5 +1,6 @@
 """The console over HTTP: who gets in, what he is answered, and what no answer holds."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
+from cotguard.console.desk import answered
 from cotguard.console.history import Figures, sample, totals
 from cotguard.console.sessions import Sessions
 from cotguard.gateway.admin import create_admin_app
@@ -91,6 +93,47 @@ async def test_wrong_tokens_are_refused_and_soon_slowed_down(client: Client) -> 
     assert refused.status == 429
     assert int(refused.headers["retry-after"]) <= 60
     assert "wrong</b>" not in await refused.text()
+
+
+async def test_wrong_tokens_count_wherever_they_are_shown(client: Client) -> None:
+    for _ in range(5):
+        assert (await client("POST", "/console/login", data={"token": "wrong"})).status == 401
+        assert (await client("GET", "/metrics", headers={"authorization": "Bearer wrong"})).status == 401
+    assert (await client("POST", "/console/login", data={"token": TOKEN})).status == 429
+    assert (await client("GET", "/metrics", headers={"authorization": f"Bearer {TOKEN}"})).status == 429
+
+
+async def test_what_is_not_there_logs_nobody_out(client: Client) -> None:
+    for path in ("/console/api/nothing", "/console/nothing", "/console/static/nothing.js", "/consoles"):
+        assert (await client("GET", path)).status == 401
+    await log_in(client)
+    for path in ("/console/api/nothing", "/console/nothing", "/console/static/nothing.js"):
+        answer = await client("GET", path)
+        assert (answer.status, await answer.json()) == (404, {"error": "There is nothing here."})
+    assert (await client("GET", "/consoles")).status == 401  # it is not the console's
+
+
+async def test_who_looks_on_does_not_keep_the_gateway_from_ending() -> None:
+    runner = web.AppRunner(create_admin_app(Quiet(), TOKEN))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    console = f"http://{host}:{port}/console"
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
+        async with session.post(f"{console}/login", data={"token": TOKEN}):
+            pass
+        async with session.get(f"{console}/api/live") as response:
+            assert (await response.content.readline()) == b"event: sample\n"
+            async with asyncio.timeout(30):  # half of what aiohttp would wait
+                await runner.cleanup()
+            assert b"data: " in await response.content.read()
+
+
+async def test_a_fault_is_told_without_what_it_was_about(caplog: pytest.LogCaptureFixture) -> None:
+    gateway: Any = None  # it has no policies
+    status, told = await answered(gateway, "check", {"policy": "x", "draft": "ann.lee@example.com"})
+    assert (status, told) == (500, {"error": "This failed; the log says where."})
+    assert [record.getMessage() for record in caplog.records] == ["console failed"]
 
 
 async def test_what_changes_anything_needs_the_sessions_token(client: Client) -> None:

@@ -1,5 +1,6 @@
 """What the console asks of a gateway, where its policies, detectors and upstreams are."""
 
+import logging
 import platform
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
@@ -10,16 +11,25 @@ from cotguard.console.checking import checked, told
 from cotguard.console.comparing import compared
 from cotguard.console.playground import tried
 from cotguard.dialects.catalogue import dialects
+from cotguard.dialects.listing import lookups, moderated
 from cotguard.gateway import trial
-from cotguard.policy import PolicyError, sentences
+from cotguard.policy import Policy, PolicyError, sentences
 
 if TYPE_CHECKING:
     from cotguard.gateway.app import Gateway
 
-__all__ = ["Reply", "answered"]
+__all__ = ["TRIAL", "TRIALS", "TRIAL_START", "TRIAL_STOP", "Reply", "answered"]
 
 Reply = tuple[int, Any]
 """A status, and what JSON has."""
+
+TRIAL: Final = "trial"
+TRIAL_START: Final = "trial_start"
+TRIAL_STOP: Final = "trial_stop"
+TRIALS: Final = frozenset({TRIAL, TRIAL_START, TRIAL_STOP})
+"""What all workers are asked; the answers are summed up (:func:`cotguard.gateway.trial.summed`)."""
+
+_LOG = logging.getLogger("cotguard.console")
 
 _LIBRARIES = ("aiohttp", "hyperscan", "google-re2", "onnxruntime", "phonenumbers", "python-stdnum", "tokenizers")
 
@@ -32,15 +42,17 @@ async def answered(gateway: "Gateway", name: str, about: Mapping[str, Any]) -> R
         return 422, {"error": "The draft cannot be used.", "problems": told(error)}
     except ValueError as error:
         return 400, {"error": str(error)}
+    except Exception as error:  # a fault of ours: its message may quote what it was about
+        _LOG.error("console failed", exc_info=error)
+        return 500, {"error": "This failed; the log says where."}
 
 
 async def _policies(gateway: "Gateway", _about: Mapping[str, Any]) -> dict[str, Any]:
     """The policies in force, as people read them."""
-    found = {each.policy.digest: each.policy for each in gateway.active.moderations.values()}
     return {
         "policies": [
             {"name": each.name, "digest": each.digest, "mode": each.mode, "sentences": sentences(each)}
-            for each in found.values()
+            for each in _in_force(gateway)
         ]
     }
 
@@ -48,7 +60,6 @@ async def _policies(gateway: "Gateway", _about: Mapping[str, Any]) -> dict[str, 
 async def _loaded(gateway: "Gateway", _about: Mapping[str, Any]) -> dict[str, Any]:
     """Dialects, upstreams, policies and the bundle, with versions and checksums."""
     settings = gateway.active.settings
-    policies = {each.policy.digest: each.policy.name for each in gateway.active.moderations.values()}
     return {
         "version": __version__,
         "python": platform.python_version(),
@@ -58,8 +69,8 @@ async def _loaded(gateway: "Gateway", _about: Mapping[str, Any]) -> dict[str, An
                 "name": each.name,
                 "title": each.title,
                 "servers": each.servers,
-                "moderated": [f"{r.method} {r.path}" for r in each.routes if not r.refused and not r.lookup],
-                "lookups": [f"{r.method} {r.path}" for r in each.routes if r.lookup],
+                "moderated": [f"{route.method} {route.path}" for route in moderated(each)],
+                "lookups": [f"{route.method} {route.path}" for route in lookups(each)],
                 "refused": [{"path": f"{r.method} {r.path}", "why": r.refused} for r in each.routes if r.refused],
             }
             for each in dialects()
@@ -70,8 +81,13 @@ async def _loaded(gateway: "Gateway", _about: Mapping[str, Any]) -> dict[str, An
         ],
         "bundle": gateway.staff.bundle,
         "guard": settings.guard,
-        "policies": [{"name": name, "digest": digest} for digest, name in policies.items()],
+        "policies": [{"name": each.name, "digest": each.digest} for each in _in_force(gateway)],
     }
+
+
+def _in_force(gateway: "Gateway") -> list[Policy]:
+    """The policies, each once, whatever they are called by."""
+    return list({each.policy.digest: each.policy for each in gateway.active.moderations.values()}.values())
 
 
 _QUESTIONS: Final[Mapping[str, Callable[["Gateway", Mapping[str, Any]], Awaitable[dict[str, Any]]]]] = {
@@ -80,7 +96,7 @@ _QUESTIONS: Final[Mapping[str, Callable[["Gateway", Mapping[str, Any]], Awaitabl
     "try": tried,
     "check": checked,
     "compare": compared,
-    "trial": trial.state,
-    "trial_start": trial.start,
-    "trial_stop": trial.stop,
+    TRIAL: trial.state,
+    TRIAL_START: trial.start,
+    TRIAL_STOP: trial.stop,
 }

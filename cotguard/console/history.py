@@ -151,22 +151,26 @@ def _upstreams(now: Figures) -> Iterator[dict[str, Any]]:
 
 
 class History:
-    """The samples of the last hour. ``figures`` gives a snapshot of all metrics."""
+    """The samples of the last hour. ``figures`` gives all metrics, ``hindrance`` why no requests can be taken."""
 
-    def __init__(self, figures: Callable[[], Awaitable[Snapshot]]) -> None:
+    def __init__(self, figures: Callable[[], Awaitable[Snapshot]], hindrance: Callable[[], Awaitable[str]]) -> None:
         self._figures = figures
+        self._hindrance = hindrance
         self._samples: deque[dict[str, float | None]] = deque(maxlen=_KEPT)
-        self._new = asyncio.Condition()
-        self.now: Figures | None = None
+        self._awaited: asyncio.Future[dict[str, Any] | None] | None = None  # what viewers wait for
+        self._over = False
 
     async def follow(self) -> NoReturn:
         """Take samples until cancelled."""
+        before: Figures | None = None
         while True:
-            before, self.now = self.now, Figures(await self._figures(), time.time())
+            now = Figures(await self._figures(), time.time())
             if before is not None:
-                async with self._new:
-                    self._samples.append(sample(before, self.now))
-                    self._new.notify_all()
+                self._samples.append(sample(before, now))
+                if self._awaited is not None:
+                    told = {**totals(now), "hindrance": await self._hindrance()}
+                    self._tell({"sample": self._samples[-1], "totals": told})
+            before = now
             await asyncio.sleep(INTERVAL)
 
     def columns(self) -> dict[str, list[float | None]]:
@@ -174,9 +178,20 @@ class History:
         names = self._samples[-1] if self._samples else ()
         return {name: [each.get(name) for each in self._samples] for name in names}
 
-    async def next(self) -> dict[str, Any]:
-        """The next sample, with the totals."""
-        async with self._new:
-            await self._new.wait()
-        assert self.now is not None  # noqa: S101  # a sample is made of it
-        return {"sample": self._samples[-1], "totals": totals(self.now)}
+    async def next(self) -> dict[str, Any] | None:
+        """The next sample, with the totals; None when there is none to come."""
+        if self._over:
+            return None
+        if self._awaited is None:
+            self._awaited = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(self._awaited)
+
+    def end(self) -> None:
+        """No viewer gets anything more."""
+        self._over = True
+        self._tell(None)
+
+    def _tell(self, told: dict[str, Any] | None) -> None:
+        awaited, self._awaited = self._awaited, None
+        if awaited is not None:
+            awaited.set_result(told)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cotguard.dialects.contract import Dialect, Route
 
-__all__ = ["markdown", "plain"]
+__all__ = ["lookups", "markdown", "moderated", "plain"]
 
 _SHOWN = 4
 
@@ -17,9 +17,9 @@ def plain(dialects: Iterable[Dialect]) -> str:
 def _paragraph(dialect: Dialect) -> Iterator[str]:
     yield f"{dialect.title} ({dialect.name})"
     yield f"  spoken by {dialect.servers}"
-    for route in _moderated(dialect):
+    for route in moderated(dialect):
         yield f"  {route.method} {route.path}"
-    for route in _lookups(dialect):
+    for route in lookups(dialect):
         yield f"  {route.method} {route.path}   structure only"
     for route in dialect.routes:
         if route.refused:
@@ -31,8 +31,8 @@ def markdown(dialects: Iterable[Dialect]) -> str:
     """A row for each dialect, with its first paths."""
     lines = ["| dialect | spoken by | moderated | structure only |", "|---|---|---|---|"]
     for dialect in dialects:
-        moderated, lookups = (_cell(routes) for routes in (_moderated(dialect), _lookups(dialect)))
-        lines.append(f"| {dialect.title} | {dialect.servers} | {moderated} | {lookups} |")
+        cells = (dialect.title, dialect.servers, _cell(moderated(dialect)), _cell(lookups(dialect)))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -41,11 +41,13 @@ def _cell(routes: Sequence[Route]) -> str:
     return "<br>".join([*shown, f"and {len(routes) - _SHOWN} more"] if len(routes) > _SHOWN else shown)
 
 
-def _moderated(dialect: Dialect) -> list[Route]:
+def moderated(dialect: Dialect) -> list[Route]:
+    """Its routes whose answers hold generated text."""
     return [route for route in dialect.routes if not route.refused and not route.lookup]
 
 
-def _lookups(dialect: Dialect) -> list[Route]:
+def lookups(dialect: Dialect) -> list[Route]:
+    """Its routes whose answers are structure alone."""
     return [route for route in dialect.routes if route.lookup]
 
 

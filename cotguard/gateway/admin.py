@@ -6,9 +6,9 @@ from typing import Any, Protocol
 from aiohttp import hdrs, web
 from prometheus_client.exposition import choose_encoder
 
-from cotguard.console.app import add_console
+from cotguard.console.app import PREFIX, create_console_app
 from cotguard.console.desk import Reply, answered
-from cotguard.gateway.admin_access import access
+from cotguard.gateway.admin_access import AdminToken, access
 from cotguard.gateway.analysis import Answer, add_analysis
 from cotguard.gateway.app import Gateway
 from cotguard.telemetry.totals import Snapshot, snapshot
@@ -88,11 +88,12 @@ def create_admin_app(state: State, token: str = "", audit_dir: str = "") -> web.
         content_type = choose_encoder(accept)[1]
         return web.Response(body=await state.metrics(accept), headers={hdrs.CONTENT_TYPE: content_type})
 
-    app = web.Application(middlewares=[access(token)])
+    shown = AdminToken(token) if token else None
+    app = web.Application(middlewares=[access(shown, PREFIX if shown else "")])
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
     add_analysis(app, state.analysis)
-    if token:
-        add_console(app, state.console, state.figures, state.hindrance, token, audit_dir)
+    if shown:
+        app.add_subapp(PREFIX, create_console_app(state, shown, audit_dir))
     return app

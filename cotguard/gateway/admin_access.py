@@ -20,12 +20,9 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from yarl import URL
 
-__all__ = ["CONSOLE", "Failures", "access"]
+__all__ = ["AdminToken", "access"]
 
 _OPEN = frozenset({"/healthz", "/readyz"})
-CONSOLE = "/console"
-"""Below it people log in: :mod:`cotguard.console.app` asks them."""
-
 _BEARER = "bearer "
 _WINDOW = 60
 _FAILURES = 10
@@ -35,28 +32,49 @@ _ADDRESSES = 1024
 _PREFIX_BYTES = 8  # of IPv6: whoever has one address of such a network has all
 
 
-def access(token: str) -> Middleware:
-    """The check of every request: ``token``, or, where it is empty, that no web page sends it."""
-    failures = Failures()
-    digest = _digest(token)
+class AdminToken:
+    """The token of the admin port, wherever it is shown: an address that was wrong too often waits everywhere."""
+
+    def __init__(self, token: str) -> None:
+        self._digest = _digest(token)
+        self._failures = _Failures()
+
+    def wait(self, address: str | None) -> int:
+        """Seconds until ``address`` may try again."""
+        return self._failures.wait(address)
+
+    def accepts(self, sent: str, address: str | None) -> bool:
+        """Whether ``sent`` is the token. Another one is held against ``address``."""
+        right = hmac.compare_digest(_digest(sent), self._digest)
+        if sent and not right:
+            self._failures.note(address)
+        return right
+
+
+def access(token: AdminToken | None, apart: str = "") -> Middleware:
+    """The check of every request: ``token``, or, where there is none, that no web page sends it.
+
+    What is asked for below ``apart``, if that is not empty, is checked there.
+    """
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
-        if resource is not None and (resource.canonical in _OPEN or resource.canonical.startswith(CONSOLE)):
+        if resource is not None and resource.canonical in _OPEN:
             return await handler(request)
-        if not token:
+        path = request.path if resource is None else resource.canonical
+        if apart and (path == apart or path.startswith(f"{apart}/")):
+            return await handler(request)
+        if token is None:
             return await handler(request) if _is_local(request) else _refused(403, "Ask localhost, and from no page.")
-        if wait := failures.wait(request.remote):
+        if wait := token.wait(request.remote):
             refused = _refused(429, "Too many wrong tokens from this address.")
             refused.headers[hdrs.RETRY_AFTER] = str(wait)
             return refused
         authorization = request.headers.get(hdrs.AUTHORIZATION, "")
         sent = authorization[len(_BEARER) :].strip() if authorization.lower().startswith(_BEARER) else ""
-        if hmac.compare_digest(_digest(sent), digest):
+        if token.accepts(sent, request.remote):
             return await handler(request)
-        if sent:
-            failures.note(request.remote)
         refused = _refused(401, "Send the admin token: Authorization: Bearer.")
         refused.headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="cotguard"' + (', error="invalid_token"' if sent else "")
         return refused
@@ -64,7 +82,7 @@ def access(token: str) -> Middleware:
     return check
 
 
-class Failures:
+class _Failures:
     """Wrong tokens of the last minute, by the address that sent them. ``clock`` never goes back."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, cast
 import uvloop
 from aiohttp import web
 
-from cotguard.console.desk import Reply
+from cotguard.console.desk import TRIALS, Reply
 from cotguard.gateway.admin import create_admin_app
 from cotguard.gateway.analysis import Answer
 from cotguard.gateway.notify import Manager
@@ -227,7 +227,7 @@ class _Main:
 
     async def console(self, name: str, about: Mapping[str, Any]) -> Reply:
         workers = list(self._workers.values())
-        asked = workers if name.startswith("trial") else workers[:1]
+        asked = workers if name in TRIALS else workers[:1]
         replies = await asyncio.gather(
             *(reports.ask(CONSOLE, [name, about], within=_ANALYSIS_SECONDS) for reports in asked),
             return_exceptions=True,
@@ -236,7 +236,7 @@ class _Main:
         if not answers:
             return 503, {"error": "No worker answers now."}
         status, value = answers[0]
-        if name.startswith("trial") and status == _OK:
+        if name in TRIALS and status == _OK:
             value = summed([state for each, state in answers if each == _OK])
         return status, value
 
