@@ -31,9 +31,9 @@ from cotguard.classifier.handover import Answerers, handed_over, pause
 from cotguard.detectors.contract import RequestFacts
 from cotguard.detectors.registry import build, classifier_among
 from cotguard.moderation.exchange import Exchange, ModerationFault, RequestBlocked, Verdict
-from cotguard.moderation.json_view import JsonView
+from cotguard.moderation.json_view import view_for
 from cotguard.moderation.observer import Recorder
-from cotguard.moderation.view import PlainView, View
+from cotguard.moderation.view import PlainView
 from cotguard.policy import RequestTexts, load
 from cotguard.spans import INBOUND, Action, ChannelKind
 
@@ -92,11 +92,6 @@ class Moderated:
     spans: tuple[Found, ...]
     verdicts: Mapping[Verdict, int]
     blocked: bool
-
-
-def _view_of(kind: ChannelKind) -> View:
-    """How a text of ``kind`` is read: arguments of tools are JSON and stay JSON."""
-    return JsonView() if kind is ChannelKind.TOOL_CALL else PlainView(kind)
 
 
 class ModeratedExchange:
@@ -176,7 +171,7 @@ class ModeratedExchange:
     def _feed(self, kind: ChannelKind, text: str) -> list[Piece]:
         lane = self._exchange.lane(0)
         if not lane.is_open(kind):
-            lane.open(kind, _view_of(kind))
+            lane.open(kind, view_for(kind))
         for at in range(0, len(text), _TURN_CHARS):
             lane.feed(kind, text[at : at + _TURN_CHARS])
             pause()
@@ -288,11 +283,8 @@ class Moderator:
         same pseudonym in other exchanges. Raises :class:`RequestBlocked` and :class:`ModerationFault`.
         """
         texts = list(request)
-        facts = RequestFacts(
-            tuple(text for kind, text in texts if kind == ChannelKind.SYSTEM),
-            next((text for kind, text in reversed(texts) if kind == ChannelKind.USER), ""),
-        )
         recorder = Recorder() if record else None
+        facts = RequestFacts.of(texts)
         exchange = Exchange(self.policy, self.detectors, facts, self.key, exchange_key=pseudonym_key, observer=recorder)
         return ModeratedExchange(exchange, texts, self._turn, recorder)
 

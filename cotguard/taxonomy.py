@@ -5,7 +5,7 @@ Entities follow Presidio where Presidio has the name; hazards follow the MLCommo
 
 from collections.abc import Iterable
 
-__all__ = ["ENTITIES", "GROUPS", "expand"]
+__all__ = ["ENTITIES", "GROUPS", "expand", "label"]
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "PII": (
@@ -98,6 +98,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 
 ENTITIES: frozenset[str] = frozenset(name for members in GROUPS.values() for name in members)
+
+_OTHER = "OTHER"
+
+
+def label(entity: str) -> str:
+    """What counts and traces call ``entity``, which is empty for faults; one of other detectors' is not named there."""
+    return entity if entity in ENTITIES or not entity else _OTHER
 
 
 def expand(names: Iterable[str]) -> frozenset[str]:

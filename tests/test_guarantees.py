@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lane_kit import answers
 
 from cotguard.detectors.contract import Detector, RequestFacts
 from cotguard.detectors.registry import build
@@ -64,16 +65,7 @@ def pieces(text: str, widths: list[int]) -> list[str]:
 
 def moderate(policy: Policy, view: View, parts: list[str]) -> list[str]:
     """What has been delivered after each piece, and in the end."""
-    exchange = Exchange(policy, DETECTORS, RequestFacts(), b"k" * 16, exchange_key=b"e" * 16)
-    lane = exchange.lane(0)
-    lane.open("text", view)
-    delivered = [""]
-    for part in parts:
-        lane.feed("text", part)
-        delivered.append(delivered[-1] + "".join(emission.text for emission in lane.take()))
-    lane.finish()
-    delivered.append(delivered[-1] + "".join(emission.text for emission in lane.take()))
-    return delivered
+    return answers(Exchange(policy, DETECTORS, RequestFacts(), b"k" * 16, exchange_key=b"e" * 16), view, parts)
 
 
 def make_view(name: str) -> View:

@@ -7,11 +7,12 @@ from typing import Final
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lane_kit import answers
 from test_guarantees import CUTS, DETECTORS, POLICIES, TEXTS, pieces
 
 from cotguard.detectors.contract import Detector, RequestFacts, Scope, Session
 from cotguard.detectors.registry import build
-from cotguard.moderation.exchange import Exchange, ModerationFault, Outcome
+from cotguard.moderation.exchange import Exchange, Lane, ModerationFault, Outcome
 from cotguard.moderation.json_view import JsonView
 from cotguard.moderation.markers import MarkerView
 from cotguard.moderation.observer import REQUEST, Recorder
@@ -88,21 +89,17 @@ def moderated(policy: Policy, view: View, parts: Sequence[str], observer: Watche
     exchange = Exchange(
         policy, DETECTORS, RequestFacts(), b"k" * 16, exchange_key=b"e" * 16, hidden=hidden, observer=observer
     )
-    lane = exchange.lane(0)
-    lane.open("text", view)
-    delivered = [""]
-    for part in parts:
-        lane.feed("text", part)
-        delivered.append(delivered[-1] + "".join(emission.text for emission in lane.take()))
+
+    def look(lane: Lane) -> None:
         if observer is not None and not lane.cut:
             watch = observer.found[0, "text"]
             why = lane.why("text")
             assert bool(why) >= (watch.released < len(watch.raw)), "nobody holds what is on hold"
             assert lane.why("text") == why, "asking changed something"
             assert set(why) <= {each.name for each in DETECTORS} | {"marker", "token", "link", "value"}
-    lane.finish()
-    delivered.append(delivered[-1] + "".join(emission.text for emission in lane.take()))
-    assert lane.why("text") == []
+
+    delivered = answers(exchange, view, parts, look)
+    assert exchange.lane(0).why("text") == []
     return delivered
 
 

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lane_kit import answers
 from planted import PLANTED, Planted, carried
 
 from cotguard.detectors.conformance import check_cuts, check_every_cut, find
@@ -91,19 +92,6 @@ def mask(exchange: Exchange, text: str, kind: ChannelKind = ChannelKind.USER, cu
         written += channel.release()
     channel.feed("", final=True)
     return written + channel.release()
-
-
-def answers(exchange: Exchange, view: View, parts: Sequence[str]) -> list[str]:
-    """What the client has got of an answer after each part, and in the end."""
-    lane = exchange.lane(0)
-    lane.open("text", view)
-    delivered = [""]
-    for part in parts:
-        lane.feed("text", part)
-        delivered.append(delivered[-1] + "".join(emission.text for emission in lane.take()))
-    lane.finish()
-    delivered.append(delivered[-1] + "".join(emission.text for emission in lane.take()))
-    return delivered
 
 
 def restore(exchange: Exchange, text: str, kind: ChannelKind = ChannelKind.OUTPUT) -> str:

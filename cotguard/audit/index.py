@@ -7,7 +7,7 @@ removed at any time. It verifies nothing: that is what ``cotguard audit verify``
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,24 +110,22 @@ class AuditIndex:
     def lines(self, filters: Filters, limit: int) -> list[str]:
         """The same, as they stand in the trail."""
         where, values = _condition(filters)
-        query = f"SELECT line FROM records WHERE {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608  # names of ours
-        found = self._read(query, (*values, limit))
-        return [line for (line,) in found]
+        return self._latest(where, values, limit)
 
     def exchanges(self, filters: Filters, entity: str, before: int, limit: int) -> list[dict[str, Any]]:
         """Like ``search``, of exchanges in which something of ``entity`` was found, if it is given.
 
         ``before``: the number of the record that they come before; 0 for all.
         """
-        where, values = _condition(filters)
-        terms: list[tuple[str, str | int]] = []
+        where, given = _condition(filters)
+        values: list[str | int] = [*given]
         if entity:
-            terms.append(("request_id IN (SELECT request_id FROM records WHERE entity = ?)", entity))
+            where += " AND request_id IN (SELECT request_id FROM records WHERE entity = ?)"
+            values.append(entity)
         if before:
-            terms.append(("seq < ?", before))
-        where = " AND ".join([where, *(term for term, _ in terms)])
-        query = f"SELECT line FROM records WHERE {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608  # names of ours
-        return [orjson.loads(line) for (line,) in self._read(query, (*values, *(value for _, value in terms), limit))]
+            where += " AND seq < ?"
+            values.append(before)
+        return [orjson.loads(line) for line in self._latest(where, values, limit)]
 
     def recurrences(self, value: str) -> tuple[int, int]:
         """In how many decisions, and in how many exchanges, the value with this hash was found."""
@@ -154,6 +152,10 @@ class AuditIndex:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _latest(self, where: str, values: Sequence[str | int], limit: int) -> list[str]:
+        query = f"SELECT line FROM records WHERE {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608  # names of ours
+        return [line for (line,) in self._read(query, (*values, limit))]
 
     def _read(self, query: str, values: tuple[object, ...]) -> list[Any]:
         try:

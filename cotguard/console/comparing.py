@@ -18,7 +18,7 @@ from cotguard.gateway.drafting import asked, drafted
 from cotguard.gateway.moderations import Moderation
 from cotguard.gateway.trial import counted
 from cotguard.moderation.exchange import Exchange, ModerationFault, RequestBlocked, Verdict
-from cotguard.moderation.json_view import JsonView
+from cotguard.moderation.json_view import view_for
 from cotguard.moderation.request import Findings
 from cotguard.moderation.verdict import Decision, Journal
 from cotguard.moderation.view import PlainView, View
@@ -106,15 +106,11 @@ class _Comparison:
 
     async def made(self, moderation: Moderation, case: _Case) -> _Made:
         """What ``moderation`` makes of an exchange."""
-        facts = RequestFacts(
-            tuple(text for kind, text in case.request if kind is ChannelKind.SYSTEM),
-            next((text for kind, text in case.request if kind is ChannelKind.USER), ""),
-        )
         journal = Journal(lambda _value: "")
         exchange = Exchange(
             moderation.policy,
             moderation.detectors,
-            facts,
+            RequestFacts.of(case.request),
             self._key,
             exchange_key=self._exchange_key,
             findings=Findings(moderation.policy, moderation.detectors, pause),
@@ -149,8 +145,7 @@ def _rows(case: _Case, active: _Made, draft: _Made) -> list[dict[str, Any]]:
         if any(row[side]["delivered"] != row["raw"] for side in (_ACTIVE, _DRAFT)):
             rows.append(row)
     for kind, text in case.response:
-        view = JsonView() if kind is ChannelKind.TOOL_CALL else PlainView(kind)
-        rows.append(_row(case.label, view, text, active, draft))
+        rows.append(_row(case.label, view_for(kind), text, active, draft))
     return rows
 
 

@@ -61,8 +61,9 @@ class Exchanges:
         def search(index: AuditIndex) -> dict[str, Any]:
             ended = index.search(replace(filters, type="exchange"), 1)
             decisions = index.search(replace(filters, type="decision"), 1000)[::-1]
+            times = {value: index.recurrences(value)[0] for value in {each["value"] for each in decisions} if value}
             for each in decisions:
-                each["recurrences"] = index.recurrences(each["value"])[0] if each["value"] else 0
+                each["recurrences"] = times.get(each["value"], 0)
             return {"exchange": ended[0] if ended else None, "decisions": decisions}
 
         return await self._searched(search, {"exchange": None, "decisions": []})

@@ -29,7 +29,7 @@ from cotguard.gateway.moderations import OWN, Moderation
 from cotguard.http.answers import failure_of
 from cotguard.http.encodings import EncodingError
 from cotguard.moderation.exchange import Exchange, ModerationFault, RequestBlocked
-from cotguard.moderation.json_view import JsonView
+from cotguard.moderation.json_view import view_for
 from cotguard.moderation.observer import REQUEST
 from cotguard.moderation.request import Findings
 from cotguard.moderation.view import PlainView
@@ -204,7 +204,7 @@ class _Text:
         if self._system and run.policy.request.texts is not RequestTexts.IGNORE:
             self._read(run, ChannelKind.SYSTEM, self._system)
         lane = run.exchange.lane(0)
-        lane.open(self._kind, JsonView() if self._kind is ChannelKind.TOOL_CALL else PlainView(self._kind))
+        lane.open(self._kind, view_for(self._kind))
         for piece in self._pieces:
             for at in range(0, len(piece), _TURN_CHARS):
                 lane.feed(self._kind, piece[at : at + _TURN_CHARS])

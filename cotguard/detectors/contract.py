@@ -17,9 +17,9 @@ again with an empty piece.
 Check a detector with :mod:`cotguard.detectors.conformance`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
 from cotguard.spans import ChannelKind, Span
 
@@ -32,6 +32,15 @@ class RequestFacts:
 
     system_prompts: tuple[str, ...] = ()
     user: str = field(default="", repr=False)
+
+    @classmethod
+    def of(cls, texts: Iterable[tuple[str, str]]) -> Self:
+        """Those of a request with these texts, each with its kind, in their order."""
+        told = list(texts)
+        return cls(
+            tuple(text for kind, text in told if kind == ChannelKind.SYSTEM),
+            next((text for kind, text in reversed(told) if kind == ChannelKind.USER), ""),
+        )
 
 
 @dataclass(frozen=True, slots=True)

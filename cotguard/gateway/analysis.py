@@ -172,11 +172,7 @@ class Analyst:
         """What LiteLLM is to do with a request's or a response's texts. Raises :class:`ModerationFault`."""
         document = {"messages": asked.structured_messages or [], "tools": asked.tools or []}
         contents = self._chat.inbound.read(document)
-        texts = [(text.kind, text.text) for text in contents.texts]
-        facts = RequestFacts(
-            tuple(text for kind, text in texts if kind is ChannelKind.SYSTEM),
-            next((text for kind, text in reversed(texts) if kind is ChannelKind.USER), ""),
-        )
+        facts = RequestFacts.of((text.kind, text.text) for text in contents.texts)
         label = hmac.digest(self._key, (asked.litellm_call_id or "").encode("utf-8", "surrogatepass"), "sha256")
         exchange = self._exchange(facts, pseudonym_key=label)
         try:

@@ -35,7 +35,7 @@ from cotguard.gateway.outgoing import Unmoderated, is_recordable, moderate
 from cotguard.gateway.recording import BUSY, TOO_LARGE, Recording
 from cotguard.moderation.exchange import Exchange, ModerationFault, Verdict
 from cotguard.policy import Mode
-from cotguard.taxonomy import ENTITIES
+from cotguard.taxonomy import label
 
 if TYPE_CHECKING:
     from cotguard.gateway.app import Gateway
@@ -69,7 +69,6 @@ _LEAST_REST = 0.002
 
 _FAILED: Final = "failed"
 _LEFT_OUT: Final = (TOO_LARGE, BUSY, _FAILED)
-_OTHER: Final = "OTHER"
 
 _Result = TypeVar("_Result")
 
@@ -275,8 +274,7 @@ def counted(tally: Mapping[Verdict, int]) -> list[list[Any]]:
     """A tally as rows of entity, channel, action, outcome and number; entities are named as metrics name them."""
     rows: Counter[tuple[str, ...]] = Counter()
     for verdict, number in tally.items():
-        entity = verdict.entity if verdict.entity in ENTITIES or not verdict.entity else _OTHER
-        rows[entity, verdict.kind, verdict.action, verdict.outcome] += number
+        rows[label(verdict.entity), verdict.kind, verdict.action, verdict.outcome] += number
     return _written(rows)
 
 

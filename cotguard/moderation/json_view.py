@@ -27,10 +27,10 @@ from sys import maxsize
 from typing import NamedTuple
 
 from cotguard.framing.json import dumps
-from cotguard.moderation.view import Edit, PlainView
+from cotguard.moderation.view import Edit, PlainView, View
 from cotguard.spans import ChannelKind
 
-__all__ = ["MAX_DEPTH", "JsonView"]
+__all__ = ["MAX_DEPTH", "JsonView", "view_for"]
 
 MAX_DEPTH = 1000
 """Arrays and objects inside one another."""
@@ -335,6 +335,11 @@ class JsonView(PlainView):
             at = edit_end
         written.append(encode(self.slice(at, end)))
         return "".join(written)
+
+
+def view_for(kind: ChannelKind) -> View:
+    """How a text of ``kind`` is read: arguments of tools are JSON and stay JSON."""
+    return JsonView() if kind is ChannelKind.TOOL_CALL else PlainView(kind)
 
 
 def _decoded(escape: re.Match[str]) -> str:

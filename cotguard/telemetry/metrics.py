@@ -7,7 +7,7 @@ from prometheus_client.exposition import choose_encoder
 
 from cotguard import __version__
 from cotguard.moderation.exchange import Exchange
-from cotguard.taxonomy import ENTITIES
+from cotguard.taxonomy import label
 from cotguard.telemetry.histogram import EventHistogram
 
 __all__ = ["METRICS", "Metrics"]
@@ -244,8 +244,7 @@ class Metrics:
     def account(self, exchange: Exchange) -> None:
         """Count an exchange's verdicts, once, at its end."""
         for verdict, count in exchange.tally.items():
-            entity = verdict.entity if verdict.entity in ENTITIES or not verdict.entity else "OTHER"
-            self.decisions.labels(entity, verdict.kind, verdict.action, verdict.outcome).inc(count)
+            self.decisions.labels(label(verdict.entity), verdict.kind, verdict.action, verdict.outcome).inc(count)
             if verdict.outcome == "bypassed":
                 self.failures.labels("moderation_failed", "open").inc(count)
 

@@ -26,7 +26,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 
 from cotguard import __version__
-from cotguard.taxonomy import ENTITIES
+from cotguard.taxonomy import label
 from cotguard.telemetry.tracing import Asked, Batch, Ended, Tally, Trace, Tracing
 
 __all__ = ["OpenTelemetry"]
@@ -211,11 +211,10 @@ def _with_context(headers: Mapping[str, str], span: Span) -> dict[str, str]:
 def _decided(span: Span, tally: Tally) -> None:
     span.set_attribute("cotguard.decisions", tally.total())
     for verdict, count in tally.items():
-        known = verdict.entity in ENTITIES or not verdict.entity
         span.add_event(
             "cotguard.decision",
             {
-                "cotguard.entity": verdict.entity if known else "OTHER",
+                "cotguard.entity": label(verdict.entity),
                 "cotguard.channel": verdict.kind,
                 "cotguard.action": verdict.action,
                 "cotguard.outcome": verdict.outcome,

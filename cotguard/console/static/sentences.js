@@ -12,7 +12,7 @@ export function inSentences(sentences) {
 
 /** Two policies' sentences side by side, with what only one of them says marked. */
 export function compared(before, after) {
-  const parts = differences(before, after, (a, b) => a.replace(RULE, "") === b.replace(RULE, "")); // rules may move
+  const parts = between(before, after);
   const changed = parts.some(({ kind }) => kind !== "same");
   return h("div", { class: "sides", "data-changed": String(changed) },
     h("div", { "data-side": "active" }, h("h3", {}, "In force"), lists(marked(parts, before, "removed"))),
@@ -21,9 +21,13 @@ export function compared(before, after) {
 
 /** What changes, alone. */
 export function changes(before, after) {
-  const parts = differences(before, after, (a, b) => a.replace(RULE, "") === b.replace(RULE, ""));
+  const parts = between(before, after);
   const found = parts.filter(({ kind }) => kind !== "same").flatMap(({ kind, items }) => items.map((text) => h("li", {}, changedText(text, kind))));
   return found.length ? h("ul", { class: "changes" }, found) : h("p", {}, "No sentence changes: the draft does what the policy in force does.");
+}
+
+function between(before, after) {
+  return differences(before, after, (a, b) => a.replace(RULE, "") === b.replace(RULE, "")); // rules may move
 }
 
 /** One side's sentences, each with whether it is the same on the other. */
