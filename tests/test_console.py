@@ -1,6 +1,7 @@
 """The console over HTTP: who gets in, what he is answered, and what no answer holds."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
@@ -10,11 +11,17 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from aiohttp.test_utils import TestServer
+from conftest import Upstream
+from scripted import DONE, chunk, finish, post, streaming
 
+from cotguard.audit.trail import AuditOptions, Trail
+from cotguard.config.settings import Settings
 from cotguard.console.desk import answered
 from cotguard.console.history import Figures, sample, totals
 from cotguard.console.sessions import Sessions
-from cotguard.gateway.admin import create_admin_app
+from cotguard.gateway.admin import GatewayState, create_admin_app
+from cotguard.gateway.app import Gateway, create_app
 from cotguard.telemetry.metrics import Metrics
 from cotguard.telemetry.totals import Snapshot, snapshot
 
@@ -215,3 +222,61 @@ def test_samples_and_totals_are_those_of_the_metrics() -> None:
     assert totals(now)["requests"] == [["chat_completions", "200", "ok", 6.0]]
     assert totals(now)["decisions"] == [["PERSON", "reasoning", "redact", "redacted", 4.0]]
     assert totals(now)["events"] == 100
+
+
+PLANTED = ("ann.lee@example.com", "4111 1111 1111 1111", "AKIAIOSFODNN7EXAMPLE")
+STREAM = [
+    chunk({"reasoning": f"Her address is {PLANTED[0]}, and her card is {PLANTED[1]}."}),
+    chunk({"content": f"The key is {PLANTED[2]}, and again {PLANTED[0]}."}),
+    finish(),
+    DONE,
+]
+
+
+async def test_live_traffic_is_shown_in_numbers_and_names_alone(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.handler = streaming(STREAM)
+    settings, counted = Settings(upstream=upstream.url, policy="patterns-only"), Metrics()
+    gateway = Gateway(settings, metrics=counted, trail=Trail(AuditOptions(directory=str(tmp_path)), counted))
+    async with (
+        TestServer(create_app(gateway)) as data,
+        TestServer(create_admin_app(GatewayState(gateway), TOKEN, str(tmp_path))) as admin,
+        aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session,
+    ):
+        for _ in range(3):
+            await post(str(data.make_url("")).rstrip("/"), stream=True)
+        async with session.post(admin.make_url("/console/login"), data={"token": TOKEN}):
+            pass
+
+        async def told(path: str) -> Any:
+            async with session.get(admin.make_url(f"/console/api/{path}")) as response:
+                assert response.status == 200
+                text = await response.text()
+            assert not any(value in text or value.replace(" ", "") in text for value in PLANTED)
+            return json.loads(text)
+
+        listed = (await told("exchanges?limit=2&entity=EMAIL_ADDRESS"))["exchanges"]
+        older = await told(f"exchanges?before={listed[-1]['seq']}")
+        assert [len(listed), len(older["exchanges"]), older["more"]] == [2, 1, False]
+        assert (await told("exchanges?entity=IBAN_CODE"))["exchanges"] == []
+        assert (await told("exchanges/filters"))["entities"][0] == "EMAIL_ADDRESS"
+        opened = await told(f"exchanges/{listed[0]['request_id']}")
+        found = {(each["entity"], each["channel"]): each for each in opened["decisions"]}
+        assert set(found) == {
+            ("EMAIL_ADDRESS", "reasoning"),
+            ("CREDIT_CARD", "reasoning"),
+            ("SECRET_API_KEY", "output"),
+            ("EMAIL_ADDRESS", "output"),
+        }
+        address = found["EMAIL_ADDRESS", "output"]
+        assert (address["recurrences"], address["length"]) == (6, len(PLANTED[0]))
+        values = await told(f"values/{address['value']}")
+        assert (values["decisions"], values["exchanges"], len(values["latest"])) == (6, 3, 6)
+        for path in ("policies", "loaded", "trial", "schema", "session", "live/history"):
+            await told(path)
+        async with session.get(admin.make_url("/console/api/live")) as stream:
+            await stream.content.readline()
+            line = await stream.content.readline()
+        assert not any(value.encode() in line for value in PLANTED)
+        assert json.loads(line.removeprefix(b"data: "))["totals"]["requests"] == [
+            ["chat_completions", "200", "ok", 3.0]
+        ]
