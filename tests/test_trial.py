@@ -305,6 +305,7 @@ async def test_nothing_of_it_is_in_metrics_records_or_logs(
     upstream.handler = streaming(STREAM)
     told: list[tuple[dict[str, float], list[str], list[str]]] = []
     caplog.set_level("DEBUG", "cotguard")  # the trail's thread logs from its start to its end
+    caplog.set_level("WARNING", "aiohttp.access")  # of the test's own servers, with the time in them
     for tried in (False, True):
         caplog.clear()
         folder = tmp_path / str(tried)
