@@ -136,6 +136,11 @@ async def make_proxy(upstream: Upstream, balanced: tuple[Policy, tuple[Detector,
         await runner.cleanup()
 
 
+async def nothing_new() -> str:
+    """A reload of a gateway that was made from no files."""
+    return ""
+
+
 def error_of(body: str) -> dict[str, object]:
     """The error that ends a stream, or that a whole body is."""
     last = [line for line in body.splitlines() if line][-1].removeprefix("data: ")

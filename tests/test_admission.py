@@ -295,7 +295,7 @@ def role_of(tmp_path: Path) -> Callable[[str], str]:
 
 def test_a_role_has_a_priority(tmp_path: Path) -> None:
     role = load_callers(role_of(tmp_path)("low")).roles["batch"]
-    scope = role.scope(role.policy, role.priority)
+    scope = role.scope()
     assert scope.priority is Priority.LOW
     assert scope.narrowed(load_callers(role_of(tmp_path)("high")).roles["batch"].scope()).priority is Priority.LOW
 

@@ -31,7 +31,7 @@ def test_a_file_with_everything(tmp_path: Path) -> None:
     document = load_callers(write(tmp_path, text + OIDC))
     assert document.policies == ["strict"]
     assert document.roles["reader"].scope() == Scope()
-    scope = document.roles["batch"].scope("strict")
+    scope = document.roles["batch"].scope()
     assert scope == Scope(
         (("/v1/chat/*",),),
         (("gpt-4o-mini", "llama-*"),),

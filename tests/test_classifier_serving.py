@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from conftest import Handler, Proxy, ProxyFactory, Upstream, error_of
+from conftest import Handler, Proxy, ProxyFactory, Upstream, error_of, nothing_new
 from scripted import CHAT_PATH, DONE, chunk, cut, finish, post, streaming, texts
 
 from cotguard.classifier.bundle import DEFAULT, load
@@ -188,7 +188,7 @@ async def admin() -> AsyncIterator[Callable[[Proxy], TestServer]]:
     servers: list[TestServer] = []
 
     def make(proxy: Proxy) -> TestServer:
-        servers.append(TestServer(create_admin_app(GatewayState(proxy.gateway))))
+        servers.append(TestServer(create_admin_app(GatewayState(proxy.gateway, nothing_new))))
         return servers[-1]
 
     yield make

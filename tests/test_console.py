@@ -12,12 +12,13 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from conftest import Upstream
+from conftest import Upstream, nothing_new
 from scripted import DONE, chunk, finish, post, streaming
 
 from cotguard.audit.trail import AuditOptions, Trail
+from cotguard.callers.caller import Console
 from cotguard.config.settings import Settings
-from cotguard.console.desk import answered
+from cotguard.console.desk import Desk
 from cotguard.console.history import Figures, sample, totals
 from cotguard.console.sessions import Sessions
 from cotguard.gateway.admin import GatewayState, create_admin_app
@@ -138,7 +139,7 @@ async def test_who_looks_on_does_not_keep_the_gateway_from_ending() -> None:
 
 async def test_a_fault_is_told_without_what_it_was_about(caplog: pytest.LogCaptureFixture) -> None:
     gateway: Any = None  # it has no policies
-    status, told = await answered(gateway, "check", {"policy": "x", "draft": "ann.lee@example.com"})
+    status, told = await Desk(gateway, nothing_new).answered("check", {"policy": "x", "draft": "ann.lee@example.com"})
     assert (status, told) == (500, {"error": "This failed; the log says where."})
     assert [record.getMessage() for record in caplog.records] == ["console failed"]
 
@@ -148,7 +149,7 @@ async def test_what_changes_anything_needs_the_sessions_token(client: Client) ->
     assert (await client("POST", "/console/api/check", json={})).status == 403
     assert (await client("POST", "/console/api/check", json={}, headers={"x-cotguard-csrf": "x"})).status == 403
     told = await client("POST", "/console/api/check", json={"draft": "a"}, headers=csrf)
-    assert await told.json() == {"asked": "check", "about": {"draft": "a"}}
+    assert await told.json() == {"asked": "check", "about": {"draft": "a", "by": "admin token"}}
     elsewhere = {**csrf, "sec-fetch-site": "cross-site"}
     assert (await client("POST", "/console/api/check", json={}, headers=elsewhere)).status == 403
     assert (await client("DELETE", "/console/api/trial")).status == 403
@@ -200,7 +201,7 @@ def test_nothing_in_the_pages_parses_html_or_keeps_anything() -> None:
 def test_a_session_ends() -> None:
     now = 0.0
     sessions = Sessions(lambda: now)
-    name = sessions.begin()
+    name = sessions.begin("admin token", Console.CHANGE)
     assert sessions.find(name) is not None
     assert sessions.find("other") is None
     now = 8 * 3600.0
@@ -239,7 +240,7 @@ async def test_live_traffic_is_shown_in_numbers_and_names_alone(upstream: Upstre
     gateway = Gateway(settings, metrics=counted, trail=Trail(AuditOptions(directory=str(tmp_path)), counted))
     async with (
         TestServer(create_app(gateway)) as data,
-        TestServer(create_admin_app(GatewayState(gateway), TOKEN, str(tmp_path))) as admin,
+        TestServer(create_admin_app(GatewayState(gateway, nothing_new), TOKEN, str(tmp_path))) as admin,
         aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session,
     ):
         for _ in range(3):

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from conftest import Proxy, ProxyFactory, Upstream, error_of
+from conftest import Proxy, ProxyFactory, Upstream, error_of, nothing_new
 from scripted import CHAT_PATH, DONE, chunk, cut, finish, post, streaming, texts
 
 from cotguard.classifier.bundle import DEFAULT
@@ -275,7 +275,7 @@ async def admin() -> AsyncIterator[Callable[[Proxy], Awaitable[TestServer]]]:
     servers: list[TestServer] = []
 
     async def make(proxy: Proxy) -> TestServer:
-        servers.append(TestServer(create_admin_app(GatewayState(proxy.gateway))))
+        servers.append(TestServer(create_admin_app(GatewayState(proxy.gateway, nothing_new))))
         await servers[-1].start_server()
         return servers[-1]
 

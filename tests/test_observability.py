@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 import yaml
 from aiohttp.test_utils import TestServer
-from conftest import Proxy, ProxyFactory, Upstream
+from conftest import Proxy, ProxyFactory, Upstream, nothing_new
 from prometheus_client.parser import text_string_to_metric_families
 from scripted import DONE, chunk, finish, post, streaming
 
@@ -47,7 +47,7 @@ async def proxy(upstream: Upstream, make_proxy: ProxyFactory) -> Proxy:
 
 @pytest_asyncio.fixture
 async def admin(proxy: Proxy) -> AsyncIterator[str]:
-    async with TestServer(create_admin_app(GatewayState(proxy.gateway))) as server:
+    async with TestServer(create_admin_app(GatewayState(proxy.gateway, nothing_new))) as server:
         yield str(server.make_url("/metrics"))
 
 

@@ -13,7 +13,7 @@ import aiohttp.test_utils
 import pytest
 import yaml
 from aiohttp.test_utils import TestServer
-from conftest import ProxyFactory, Upstream
+from conftest import ProxyFactory, Upstream, nothing_new
 from scripted import DONE, chunk, finish, post, streaming
 
 from cotguard.gateway.admin import GatewayState, create_admin_app
@@ -105,7 +105,7 @@ async def test_it_takes_metrics_exemplars_and_alerts_and_answers_the_dashboard(
     await post(proxy.url, stream=True)
     proxy.gateway.metrics.added.observe(0.3, TRACE)
     async with (
-        TestServer(create_admin_app(GatewayState(proxy.gateway))) as server,
+        TestServer(create_admin_app(GatewayState(proxy.gateway, nothing_new))) as server,
         scraping(f"127.0.0.1:{server.port}", tmp_path) as prometheus,
     ):
         (up,) = await prometheus.query("up")

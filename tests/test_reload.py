@@ -16,6 +16,7 @@ from log_kit import lines
 from scripted import CHAT_PATH, DONE, chunk, finish, post, streaming, texts
 from test_serve import OK, serving, until
 
+from cotguard.audit.trail import Trail
 from cotguard.config.sources import Sources
 from cotguard.gateway.app import Gateway, create_app
 from cotguard.gateway.moderations import load_moderations
@@ -102,12 +103,12 @@ async def _reaches(value: Awaitable[float], least: float) -> bool:
 
 
 @asynccontextmanager
-async def reloading(config: Path) -> AsyncIterator[tuple[str, Gateway, Reloader]]:
+async def reloading(config: Path, trail: Trail | None = None) -> AsyncIterator[tuple[str, Gateway, Reloader]]:
     """A gateway in this process, and what reloads it."""
     sources = Sources({}, {"KEY": "k" * 20}, str(config))
     loaded = sources.load()
     moderations = load_moderations(loaded.settings)
-    gateway = Gateway(loaded.settings, moderations, Metrics())
+    gateway = Gateway(loaded.settings, moderations, Metrics(), trail=trail)
     stamps = stamps_of(files_of(loaded, moderations.values()))
     runner, url = await _listen(create_app(gateway))
     try:

@@ -7,7 +7,7 @@ import aiohttp
 import oip
 import pytest
 from aiohttp.test_utils import BaseTestServer, TestServer
-from conftest import Proxy, ProxyFactory, Upstream, error_of
+from conftest import Proxy, ProxyFactory, Upstream, error_of, nothing_new
 from oip import Server, serving
 from scripted import DONE, chunk, cut, finish, post, streaming, texts
 
@@ -107,7 +107,7 @@ async def test_all_replicas_down_and_back(
     upstream.handler = streaming(scripted_stream(2))
     async with serving(*servers):
         proxy = await proxy_of(make_proxy, *servers, classifier_deadline=0.5)
-        async with TestServer(create_admin_app(GatewayState(proxy.gateway))) as admin:
+        async with TestServer(create_admin_app(GatewayState(proxy.gateway, nothing_new))) as admin:
             assert await readiness(admin, 200)
             for server in servers:
                 await server.kill()

@@ -24,6 +24,7 @@ class Event(StrEnum):
     STOP = "stop"
     CONFIG_APPLIED = "config_applied"
     CONFIG_REFUSED = "config_refused"
+    POLICY_WRITTEN = "policy_written"
     AUDIT_RECOVERED = "audit_recovered"
 
 
@@ -85,8 +86,8 @@ class DecisionRecord:
 class EventRecord:
     """Something that concerns no single exchange.
 
-    ``process`` is its id; ``detail`` is a name or a digest of the operator's; ``lost`` counts records that could not be
-    kept since the event before.
+    ``process`` is its id; ``detail`` is a policy's digest, and of one that is written by whom; ``lost`` counts records
+    that could not be kept since the event before.
     """
 
     event: Event

@@ -9,7 +9,7 @@ from typing import Any, Final
 from cotguard.callers.denied import Denied, Reason
 from cotguard.spans import ChannelKind
 
-__all__ = ["ANYBODY", "Caller", "Globs", "Priority", "Reasoning", "Scope", "models_of"]
+__all__ = ["ANYBODY", "Caller", "Console", "Globs", "Priority", "Reasoning", "Scope", "models_of"]
 
 Globs = tuple[str, ...]
 """Alternatives, as :mod:`fnmatch` reads them: ``*`` stands for any text, slashes included."""
@@ -32,6 +32,20 @@ class Priority(StrEnum):
     HIGH = "high"
 
 
+class Console(StrEnum):
+    """What a caller may do in the web console: each includes those before."""
+
+    NONE = "none"
+    VIEW = "view"
+    TRY = "try"
+    CHANGE = "change"
+
+    def includes(self, other: "Console") -> bool:
+        """Whether it allows what ``other`` does."""
+        rights = list(Console)
+        return rights.index(self) >= rights.index(other)
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """What a caller may. Every list in ``routes``, ``models`` and ``dialects`` must have a match.
@@ -48,6 +62,7 @@ class Scope:
     tokens_per_day: int | None = None
     reasoning: Reasoning = Reasoning.VISIBLE
     priority: Priority = Priority.NORMAL
+    console: Console = Console.NONE
 
     @property
     def hidden(self) -> frozenset[ChannelKind]:
@@ -60,7 +75,7 @@ class Scope:
         return (self.requests_per_minute, self.concurrency, self.tokens_per_day) != (None, None, None)
 
     def narrowed(self, other: "Scope") -> "Scope":
-        """What both allow, under this one's policy and with its priority."""
+        """What both allow, under this one's policy, with its priority and its right in the console."""
         return Scope(
             self.routes + other.routes,
             self.models + other.models,
@@ -71,6 +86,7 @@ class Scope:
             _least(self.tokens_per_day, other.tokens_per_day),
             max(self.reasoning, other.reasoning, key=lambda reasoning: reasoning is Reasoning.HIDDEN),
             self.priority,
+            self.console,
         )
 
     def check_route(self, path: str, dialect: str) -> None:

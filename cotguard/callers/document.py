@@ -15,6 +15,7 @@ certificates: {"uri:spiffe://example.com/batch/*": reader}
 
 import fnmatch
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -22,7 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from cotguard.addresses import is_loopback
-from cotguard.callers.caller import Globs, Priority, Reasoning, Scope
+from cotguard.callers.caller import Console, Globs, Priority, Reasoning, Scope
 from cotguard.callers.certificates import KINDS
 from cotguard.dialects.catalogue import dialects
 from cotguard.policy import PolicyError
@@ -53,6 +54,7 @@ _EXAMPLES: Mapping[str, str] = {
     "algorithms": "algorithms: [RS256, ES256]",
     "certificates": 'certificates: {"uri:spiffe://example.com/batch/*": reader}',
     "concurrency": "concurrency: 4",
+    "console": "console: view",
     "dialects": "dialects: [chat_completions, anthropic]",
     "issuer": "issuer: https://login.example.com",
     "jwks_url": "jwks_url: https://login.example.com/keys",
@@ -97,18 +99,16 @@ class KeyScope(BaseModel):
                 raise ValueError(f"{glob}: no such dialect; write some of: {', '.join(names)}")
         return value
 
-    def scope(self, policy: str = "", priority: Priority = Priority.NORMAL) -> Scope:
+    def scope(self) -> Scope:
         """What is allowed."""
         return Scope(
             _all_of(self.routes),
             _all_of(self.models),
             _all_of(self.dialects),
-            policy,
-            self.requests_per_minute,
-            self.concurrency,
-            self.tokens_per_day,
-            self.reasoning,
-            priority,
+            requests_per_minute=self.requests_per_minute,
+            concurrency=self.concurrency,
+            tokens_per_day=self.tokens_per_day,
+            reasoning=self.reasoning,
         )
 
 
@@ -117,6 +117,11 @@ class RoleDocument(KeyScope):
 
     policy: Annotated[str, Field(max_length=1024)] = ""
     priority: Priority = Priority.NORMAL
+    console: Console = Console.NONE
+
+    def scope(self) -> Scope:
+        """What is allowed."""
+        return replace(super().scope(), policy=self.policy, priority=self.priority, console=self.console)
 
 
 class OidcDocument(BaseModel):

@@ -33,9 +33,7 @@ class Reception:
 
     def __init__(self, callers: CallersDocument | None, store: str, limiter: Limiter) -> None:
         roles = callers.roles if callers else {}
-        self._roles: Mapping[str, Scope] = {
-            name: role.scope(role.policy, role.priority) for name, role in roles.items()
-        }
+        self._roles: Mapping[str, Scope] = {name: role.scope() for name, role in roles.items()}
         self._store = KeyStore(store) if store else None
         self._oidc = _issuer(callers.oidc, self._roles) if callers and callers.oidc else None
         self._limiter = limiter

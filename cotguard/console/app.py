@@ -1,7 +1,8 @@
 """The console's routes on the admin port: pages, their files, and what they ask.
 
-Nothing but the login page answers whoever is not logged in. Pages run no script but the console's own, speak to no
-other host, and nothing that the gateway tells is parsed as HTML.
+Nothing but the login page answers whoever is not logged in: with the admin token, which gives every right, or as a
+caller of the gateway whose role has one (:class:`~cotguard.callers.caller.Console`). Pages run no script but the
+console's own, speak to no other host, and nothing that the gateway tells is parsed as HTML.
 """
 
 import asyncio
@@ -15,7 +16,10 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from cotguard import __version__
-from cotguard.console.desk import TRIAL, TRIAL_START, TRIAL_STOP, Reply
+from cotguard.callers.caller import Console
+from cotguard.callers.credentials import is_token
+from cotguard.callers.keys import is_key
+from cotguard.console.desk import APPLY, CALLER, ROLL_BACK, TEXT, TRIAL, TRIAL_START, TRIAL_STOP, Reply
 from cotguard.console.exchanges import Exchanges
 from cotguard.console.history import INTERVAL, History
 from cotguard.console.sessions import COOKIE, Session, Sessions
@@ -34,7 +38,14 @@ _PAGES = ("live", "exchanges", "playground", "policy", "loaded")
 _OPEN = frozenset({f"{PREFIX}/login", f"{PREFIX}/static/style.css", f"{PREFIX}/static/icon.svg"})
 _CSRF = "x-cotguard-csrf"
 _REPEAT = {"error": "Load the page again and repeat it."}
+_ADMIN = "admin token"
+_SESSION = web.RequestKey("session", Session)
 _MAX_BYTES = 4 * 2**20
+_OK = 200
+_DENIED = (401, 403)
+_MAX_AT_ONCE = 4
+"""Questions that take a gateway's time, of everybody together."""
+
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".txt": "text/plain"}
 _HEADERS = {
     "Content-Security-Policy": (
@@ -59,6 +70,10 @@ class State(Protocol):
     async def console(self, name: str, about: Mapping[str, Any]) -> Reply: ...
 
 
+class _UncheckedError(Exception):
+    """Nobody could say what a caller may do."""
+
+
 class _Console:
     """The handlers. ``token``: what is shown to log in."""
 
@@ -68,6 +83,7 @@ class _Console:
         self._sessions = Sessions()
         self._history = History(state.figures, state.hindrance)
         self._exchanges = Exchanges(Path(audit_dir) if audit_dir else None)
+        self._at_work = 0
 
     async def running(self, _app: web.Application) -> AsyncIterator[None]:
         """While the application runs, samples are taken."""
@@ -92,7 +108,10 @@ class _Console:
         if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
             return _told(403, {"error": "Other sites send nothing here."})
         if request.path not in _OPEN:
-            session = self._session(request)
+            try:
+                session = await self._session(request)
+            except _UncheckedError:
+                return _told(503, {"error": "Your right cannot be checked now. Repeat it in a moment."})
             if session is None:
                 if request.method == hdrs.METH_GET and "text/html" in request.headers.get(hdrs.ACCEPT, ""):
                     return _moved("login")
@@ -100,13 +119,49 @@ class _Console:
             safe = request.method in (hdrs.METH_GET, hdrs.METH_HEAD) or request.path == f"{PREFIX}/logout"
             if not safe and not session.allows(request.headers.get(_CSRF, "")):
                 return _told(403, _REPEAT)
+            request[_SESSION] = session
         try:
             return await handler(request)
         except web.HTTPException as error:
             return _told(error.status, {"error": "There is nothing here."})
 
-    def _session(self, request: web.Request) -> Session | None:
-        return self._sessions.find(request.cookies.get(COOKIE, ""))
+    async def _session(self, request: web.Request) -> Session | None:
+        """The session that the request belongs to, if its caller may still do anything here.
+
+        Raises :class:`_UncheckedError`.
+        """
+        key = request.cookies.get(COOKIE, "")
+        session = self._sessions.find(key)
+        if session is not None and self._sessions.is_stale(session):
+            right, _ = await self._right(session.credential)
+            if right is Console.NONE:
+                self._sessions.end(key)
+                return None
+            self._sessions.renew(session, right)
+        return session
+
+    async def _right(self, credential: str) -> tuple[Console, str]:
+        """What the caller with this credential may do, and his name, empty where he is nobody.
+
+        Raises :class:`_UncheckedError`.
+        """
+        status, told = await self._state.console(CALLER, {"credential": credential})
+        if status == _OK:
+            return Console(told["right"]), told["name"]
+        if status in _DENIED:
+            return Console.NONE, ""
+        raise _UncheckedError
+
+    def needs(self, right: Console, handler: Handler) -> Handler:
+        """``handler``, for those who have ``right``."""
+
+        async def checked(request: web.Request) -> web.StreamResponse:
+            has = request[_SESSION].right
+            if not has.includes(right):
+                return _told(403, {"error": f'This needs the right "{right}"; you have "{has}".'})
+            return await handler(request)
+
+        return checked
 
     async def show_login(self, _request: web.Request) -> web.Response:
         return _login("", 200)
@@ -116,17 +171,30 @@ class _Console:
             refused = _login("Too many wrong tokens from this address. Wait a minute.", 429)
             refused.headers[hdrs.RETRY_AFTER] = str(wait)
             return refused
-        if not self._token.accepts(str((await request.post()).get("token", "")), request.remote):
-            return _login("This is not the token.", 401)
+        sent = str((await request.post()).get("token", "")).strip()
+        if self._token.is_right(sent):
+            return self._logged_in(request, _ADMIN, Console.CHANGE)
+        right, name = Console.NONE, ""
+        if is_key(sent) or is_token(sent):
+            try:
+                right, name = await self._right(sent)
+            except _UncheckedError:
+                return _login("This cannot be checked now. Try it again.", 503)
+        if right is not Console.NONE:
+            return self._logged_in(request, name, right, sent)
+        if name:
+            return _login("Your role has no right in the console.", 403)
+        self._token.note_wrong(request.remote)
+        return _login("This is no token that is known here.", 401)
+
+    def _logged_in(self, request: web.Request, name: str, right: Console, credential: str = "") -> web.Response:
+        key = self._sessions.begin(name, right, credential)
         response = _moved("live")
-        response.set_cookie(
-            COOKIE, self._sessions.begin(), path=PREFIX, httponly=True, samesite="Strict", secure=request.secure
-        )
+        response.set_cookie(COOKIE, key, path=PREFIX, httponly=True, samesite="Strict", secure=request.secure)
         return response
 
     async def log_out(self, request: web.Request) -> web.Response:
-        session, sent = self._session(request), str((await request.post()).get("csrf", ""))
-        if session is None or not session.allows(sent):
+        if not request[_SESSION].allows(str((await request.post()).get("csrf", ""))):
             return _told(403, _REPEAT)
         self._sessions.end(request.cookies[COOKIE])
         response = _moved("login")
@@ -134,9 +202,9 @@ class _Console:
         return response
 
     async def who(self, request: web.Request) -> web.Response:
-        session = self._session(request)
-        assert session is not None  # noqa: S101  # the middleware has seen it
-        return _told(200, {"name": "admin token", "right": "change", "csrf": session.csrf, "version": __version__})
+        session = request[_SESSION]
+        told = {"name": session.name, "right": session.right, "csrf": session.csrf, "version": __version__}
+        return _told(200, told)
 
     async def hour(self, _request: web.Request) -> web.Response:
         return _told(200, {"interval": INTERVAL, "columns": self._history.columns()})
@@ -144,8 +212,8 @@ class _Console:
     async def live(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "text/event-stream", **_HEADERS})
         await response.prepare(request)
-        with suppress(ConnectionError):
-            while self._session(request) is not None and (sample := await self._history.next()) is not None:
+        with suppress(ConnectionError, _UncheckedError):
+            while await self._session(request) is not None and (sample := await self._history.next()) is not None:
                 await response.write(b"event: sample\ndata: %s\n\n" % dumps(sample))
         return response
 
@@ -161,10 +229,24 @@ class _Console:
     async def value(self, request: web.Request) -> web.Response:
         return _told(*await self._exchanges.value(request.match_info["hash"]))
 
+    async def text(self, request: web.Request) -> web.Response:
+        return _told(*await self._state.console(TEXT, {"policy": request.match_info["name"]}))
+
     async def asked(self, _request: web.Request, question: str) -> web.Response:
         return _told(*await self._state.console(question, {}))
 
     async def told(self, request: web.Request, question: str) -> web.Response:
+        if self._at_work >= _MAX_AT_ONCE:
+            refused = _told(429, {"error": "Others are trying things out, too. Repeat it in a moment."})
+            refused.headers[hdrs.RETRY_AFTER] = "1"
+            return refused
+        self._at_work += 1
+        try:
+            return await self._asked_about(request, question)
+        finally:
+            self._at_work -= 1
+
+    async def _asked_about(self, request: web.Request, question: str) -> web.Response:
         body = bytearray()
         async for data in request.content.iter_any():
             body += data
@@ -176,12 +258,20 @@ class _Console:
             about = None
         if request.content_type != "application/json" or not isinstance(about, dict):
             return _told(400, {"error": "Send a JSON object."})
-        return _told(*await self._state.console(question, about))
+        return _told(*await self._state.console(question, {**about, "by": request[_SESSION].name}))
 
 
 def create_console_app(state: State, token: AdminToken, audit_dir: str) -> web.Application:
     """The console as an application, to be served below :data:`PREFIX`; ``audit_dir`` is empty where no trail is."""
     console = _Console(state, token, audit_dir)
+    view, attempt, change = (partial(console.needs, right) for right in (Console.VIEW, Console.TRY, Console.CHANGE))
+
+    def get(question: str) -> Handler:
+        return partial(console.asked, question=question)
+
+    def post(question: str) -> Handler:
+        return partial(console.told, question=question)
+
     app = web.Application(middlewares=[console.guard])
     app.cleanup_ctx.append(console.running)
     app.on_shutdown.append(console.shut_down)
@@ -199,18 +289,22 @@ def create_console_app(state: State, token: AdminToken, audit_dir: str) -> web.A
                 if path.suffix in _TYPES
             ),
             web.get("/api/session", console.who),
-            web.get("/api/live", console.live),
-            web.get("/api/live/history", console.hour),
-            web.get("/api/exchanges", console.recent),
-            web.get("/api/exchanges/filters", console.filters),
-            web.get("/api/exchanges/{id}", console.exchange),
-            web.get("/api/values/{hash}", console.value),
-            web.get("/api/schema", partial(_file, SCHEMA_FILE.read_bytes(), "application/json")),
-            *(web.get(f"/api/{name}", partial(console.asked, question=name)) for name in ("policies", "loaded")),
-            *(web.post(f"/api/{name}", partial(console.told, question=name)) for name in ("try", "check", "compare")),
-            web.get("/api/trial", partial(console.asked, question=TRIAL)),
-            web.post("/api/trial", partial(console.told, question=TRIAL_START)),
-            web.delete("/api/trial", partial(console.asked, question=TRIAL_STOP)),
+            web.get("/api/live", view(console.live)),
+            web.get("/api/live/history", view(console.hour)),
+            web.get("/api/exchanges", view(console.recent)),
+            web.get("/api/exchanges/filters", view(console.filters)),
+            web.get("/api/exchanges/{id}", view(console.exchange)),
+            web.get("/api/values/{hash}", view(console.value)),
+            web.get("/api/policies", view(get("policies"))),
+            web.get("/api/loaded", view(get("loaded"))),
+            web.get("/api/policies/{name}/text", attempt(console.text)),
+            web.get("/api/schema", attempt(partial(_file, SCHEMA_FILE.read_bytes(), "application/json"))),
+            *(web.post(f"/api/{name}", attempt(post(name))) for name in ("try", "check", "compare")),
+            web.get("/api/trial", attempt(get(TRIAL))),
+            web.post("/api/trial", change(post(TRIAL_START))),
+            web.delete("/api/trial", change(get(TRIAL_STOP))),
+            web.post("/api/apply", change(post(APPLY))),
+            web.post("/api/rollback", change(post(ROLL_BACK))),
         ]
     )
     return app

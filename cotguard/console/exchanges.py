@@ -16,6 +16,9 @@ __all__ = ["Exchanges"]
 
 _MOST: Final = 200
 _FILTERS: Final = {"callers": "caller", "routes": "route", "models": "model", "entities": "entity"}
+_CHAIN: Final = frozenset({"v", "chain", "mac"})
+"""Fields that prove a record, and are of no use to who reads it."""
+
 _MATCHED: Final = ("caller", "route", "model", "outcome", "since", "until")
 
 
@@ -38,7 +41,7 @@ class Exchanges:
 
         def search(index: AuditIndex) -> dict[str, Any]:
             found = index.exchanges(filters, asked.get("entity", ""), before, limit + 1)
-            return {"trail": True, "exchanges": found[:limit], "more": len(found) > limit}
+            return {"trail": True, "exchanges": [_told(each) for each in found[:limit]], "more": len(found) > limit}
 
         return await self._searched(search, {"trail": False, "exchanges": [], "more": False})
 
@@ -59,8 +62,8 @@ class Exchanges:
         filters = Filters(request_id=request_id)
 
         def search(index: AuditIndex) -> dict[str, Any]:
-            ended = index.search(replace(filters, type="exchange"), 1)
-            decisions = index.search(replace(filters, type="decision"), 1000)[::-1]
+            ended = [_told(each) for each in index.search(replace(filters, type="exchange"), 1)]
+            decisions = [_told(each) for each in index.search(replace(filters, type="decision"), 1000)[::-1]]
             times = {value: index.recurrences(value)[0] for value in {each["value"] for each in decisions} if value}
             for each in decisions:
                 each["recurrences"] = times.get(each["value"], 0)
@@ -73,7 +76,7 @@ class Exchanges:
 
         def search(index: AuditIndex) -> dict[str, Any]:
             decisions, exchanges = index.recurrences(digest)
-            latest = index.search(Filters(type="decision", value=digest), 100)
+            latest = [_told(each) for each in index.search(Filters(type="decision", value=digest), 100)]
             return {"decisions": decisions, "exchanges": exchanges, "latest": latest}
 
         return await self._searched(search, {"decisions": 0, "exchanges": 0, "latest": []})
@@ -98,3 +101,7 @@ class Exchanges:
             self._index = AuditIndex(directory)
         self._index.update()
         return search(self._index)
+
+
+def _told(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in _CHAIN}

@@ -1,13 +1,13 @@
 """The admin port: health, readiness, metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from aiohttp import hdrs, web
 from prometheus_client.exposition import choose_encoder
 
 from cotguard.console.app import PREFIX, create_console_app
-from cotguard.console.desk import Reply, answered
+from cotguard.console.desk import Desk, Reply
 from cotguard.gateway.admin_access import AdminToken, access
 from cotguard.gateway.analysis import Answer, add_analysis
 from cotguard.gateway.app import Gateway
@@ -41,10 +41,11 @@ class State(Protocol):
 
 
 class GatewayState:
-    """The state of the gateway of this process."""
+    """The state of the gateway of this process; ``reload`` is as :class:`~cotguard.console.desk.Desk` says."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, reload: Callable[[], Awaitable[str]]) -> None:
         self._gateway = gateway
+        self._desk = Desk(gateway, reload)
 
     async def hindrance(self) -> str:
         if self._gateway.leaving:
@@ -63,7 +64,7 @@ class GatewayState:
         return snapshot(self._gateway.metrics.registry)
 
     async def console(self, name: str, about: Mapping[str, Any]) -> Reply:
-        return await answered(self._gateway, name, about)
+        return await self._desk.answered(name, about)
 
 
 def create_admin_app(state: State, token: str = "", audit_dir: str = "") -> web.Application:

@@ -43,12 +43,13 @@ class AdminToken:
         """Seconds until ``address`` may try again."""
         return self._failures.wait(address)
 
-    def accepts(self, sent: str, address: str | None) -> bool:
-        """Whether ``sent`` is the token. Another one is held against ``address``."""
-        right = hmac.compare_digest(_digest(sent), self._digest)
-        if sent and not right:
-            self._failures.note(address)
-        return right
+    def is_right(self, sent: str) -> bool:
+        """Whether ``sent`` is the token."""
+        return hmac.compare_digest(_digest(sent), self._digest)
+
+    def note_wrong(self, address: str | None) -> None:
+        """Hold it against ``address`` that it has sent a wrong one."""
+        self._failures.note(address)
 
 
 def access(token: AdminToken | None, apart: str = "") -> Middleware:
@@ -73,8 +74,10 @@ def access(token: AdminToken | None, apart: str = "") -> Middleware:
             return refused
         authorization = request.headers.get(hdrs.AUTHORIZATION, "")
         sent = authorization[len(_BEARER) :].strip() if authorization.lower().startswith(_BEARER) else ""
-        if token.accepts(sent, request.remote):
+        if token.is_right(sent):
             return await handler(request)
+        if sent:
+            token.note_wrong(request.remote)
         refused = _refused(401, "Send the admin token: Authorization: Bearer.")
         refused.headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="cotguard"' + (', error="invalid_token"' if sent else "")
         return refused

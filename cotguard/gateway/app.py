@@ -51,7 +51,7 @@ from cotguard.http.encodings import EncodingError, TooLargeError
 from cotguard.http.head import check_head
 from cotguard.http.headers import lower
 from cotguard.moderation.exchange import ModerationFault
-from cotguard.policy import OnError
+from cotguard.policy import OnError, Policy
 from cotguard.sealing.keyring import KeyRing
 from cotguard.telemetry import logs
 from cotguard.telemetry.loop_lag import observe_loop_lag
@@ -175,6 +175,11 @@ class Gateway:
         self._accounts.reloaded(policy.digest, applied=applied)
         if applied:
             _LOG.info("configuration applied", extra={"policy_name": policy.name, "policy": policy.digest})
+
+    async def record_policy(self, policy: Policy, by: str) -> bool:
+        """Record that ``by`` is about to write a policy's file; False if it cannot be, and must not be without."""
+        own = self._active.moderations[OWN].policy
+        return await self._accounts.written(policy, by) or own.on_audit_error is OnError.OPEN
 
     @property
     def hindrance(self) -> str:

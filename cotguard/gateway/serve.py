@@ -134,7 +134,7 @@ async def _serve(prepared: _Prepared) -> None:
     """The only process: data port and admin port."""
     settings = prepared.settings
     gateway, reloader = prepared.gateway()
-    app = create_admin_app(GatewayState(gateway), settings.admin_token, settings.audit_dir)
+    app = create_admin_app(GatewayState(gateway, reloader.reload), settings.admin_token, settings.audit_dir)
     admin = web.AppRunner(app, access_log=None)
     await admin.setup()
     tls = context_of("admin", settings.admin_tls, gateway.metrics)
@@ -164,7 +164,7 @@ def _work(prepared: _Prepared, channel: socket.socket, admin: str) -> None:
 async def _serve_shared(prepared: _Prepared, channel: socket.socket, admin: str) -> None:
     gateway, reloader = prepared.gateway()
 
-    state = GatewayState(gateway)
+    state = GatewayState(gateway, reloader.reload)
 
     async def metrics(_: object) -> Snapshot:
         return snapshot(gateway.metrics.registry)

@@ -18,7 +18,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, cast
 import uvloop
 from aiohttp import web
 
-from cotguard.console.desk import TRIALS, Reply
+from cotguard.console.desk import CHANGES, TRIALS, Reply
 from cotguard.gateway.admin import create_admin_app
 from cotguard.gateway.analysis import Answer
 from cotguard.gateway.notify import Manager
@@ -205,12 +205,13 @@ class _Main:
         """Let all workers load the configuration anew. Returns why it cannot be used, for each that cannot."""
         self._manager.reloading()
         try:
-            return await self._reloaded()
+            return await self._reloaded(self._workers.values())
         finally:
             self._manager.ready()
 
-    async def _reloaded(self) -> list[str]:
-        asked = (reports.ask(RELOAD, within=_RELOAD_SECONDS) for reports in self._workers.values())
+    @staticmethod
+    async def _reloaded(workers: Iterable[Reports]) -> list[str]:
+        asked = (reports.ask(RELOAD, within=_RELOAD_SECONDS) for reports in workers)
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return [answer if isinstance(answer, str) else _SILENT for answer in answers if answer]
 
@@ -238,6 +239,8 @@ class _Main:
         status, value = answers[0]
         if name in TRIALS and status == _OK:
             value = summed([state for each, state in answers if each == _OK])
+        if name in CHANGES and status == _OK and any(await self._reloaded(workers[1:])):
+            return 503, {"error": "It is written, and not in force in all workers; the log says why."}
         return status, value
 
     async def figures(self) -> Snapshot:

@@ -3,7 +3,7 @@
 from cotguard.policy.compiled import Policy
 from cotguard.policy.document import Links, Media, Mode, OnError, RequestTexts
 from cotguard.policy.errors import PolicyError, Problem
-from cotguard.policy.loading import load, parse, parse_draft, ready_policies
+from cotguard.policy.loading import is_ready, lists_values, load, parse, parse_draft, ready_policies
 from cotguard.policy.sentences import rule_sentence, sentences
 
 __all__ = [
@@ -15,6 +15,8 @@ __all__ = [
     "PolicyError",
     "Problem",
     "RequestTexts",
+    "is_ready",
+    "lists_values",
     "load",
     "parse",
     "parse_draft",

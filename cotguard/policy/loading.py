@@ -17,7 +17,7 @@ from cotguard.policy.errors import PolicyError, Problem, closest
 from cotguard.policy.explain import explain
 from cotguard.policy.source import MAX_CHARS, Source, read
 
-__all__ = ["load", "parse", "parse_draft", "ready_policies"]
+__all__ = ["is_ready", "lists_values", "load", "parse", "parse_draft", "ready_policies"]
 
 MAX_KNOWN_VALUES_BYTES = 8 << 20
 
@@ -28,6 +28,16 @@ _READY = Path(__file__).with_name("ready")
 def ready_policies() -> list[str]:
     """Names of the policies that come with cotguard."""
     return sorted(path.stem for path in _READY.glob("*.yaml"))
+
+
+def is_ready(policy: Policy) -> bool:
+    """Whether ``policy`` comes with cotguard."""
+    return Path(policy.file).parent == _READY
+
+
+def lists_values(text: str) -> bool:
+    """Whether the text of a policy, which must be a good one, lists known values itself."""
+    return bool(PolicyDocument.model_validate(read(text, "").data).known_values.values)
 
 
 def load(name_or_path: str) -> Policy:

@@ -17,7 +17,7 @@ export async function show(main) {
   const cut = select(CUTS, "token", { autocomplete: "off" });
   const pieces = field("Pieces", cut, "How the text comes in. The result is always the same; the hold is not.");
   const entered = source(
-    { dialects: told.dialects ?? loaded.dialects, upstreams: told.upstreams ?? loaded.upstreams.map(({ name }) => name) },
+    { dialects: loaded.dialects, upstreams: loaded.upstreams.map(({ name }) => name) },
     (kind) => set(pieces, { hidden: kind !== "text" }),
   );
   const policy = select(told.policies.map(({ name }) => name), told.policies[0]?.name, { autocomplete: "off" });
