@@ -180,7 +180,8 @@ def joined(pieces: Sequence[tuple[str, Labelled]]) -> list[tuple[str, str]]:
         spaced = raw != piece
         glued = bool(text) and not spaced and text[-1].isalnum() and piece[0].isalnum()
         text += raw
-        closed = joiner.take(len(text) - len(piece), len(text), label, glued=glued, spaced=spaced)
+        worded = any(map(str.isalnum, piece))
+        closed = joiner.take(len(text) - len(piece), len(text), label, glued=glued, spaced=spaced, worded=worded)
         spans += [closed] if closed else []
     last = joiner.close()
     spans += [last] if last else []
@@ -199,8 +200,10 @@ def joined(pieces: Sequence[tuple[str, Labelled]]) -> list[tuple[str, str]]:
         ([("ann", FIRST), (" leeds", PLACE)], [("PERSON", "ann"), ("LOCATION", "leeds")]),
         ([("ann", FIRST), *[("-", OUTSIDE)] * 3, ("y", NAME)], [("PERSON", "ann"), ("PERSON", "y")]),
         ([("a", OUTSIDE), (" b", OUTSIDE)], []),
+        ([("ann", FIRST), (" \U0001f642", FIRST), (".", NAME)], [("PERSON", "ann")]),
+        ([("\U0001f642", FIRST), ("ann", NAME), ("!", NAME)], [("PERSON", "\U0001f642ann!")]),
     ],
-    ids=range(9),
+    ids=range(11),
 )  # fmt: skip
 def test_joining(pieces: Sequence[tuple[str, Labelled]], expected: list[tuple[str, str]]) -> None:
     assert joined(pieces) == expected

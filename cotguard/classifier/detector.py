@@ -114,6 +114,7 @@ class _Session:
         self._pieces = _none()
         self._glued: list[bool] = []  # by piece: goes on with the word of the one before
         self._spaced: list[bool] = []  # by piece: white space before it
+        self._worded: list[bool] = []  # by piece: has a letter or a digit
         self._first = 0  # number of the first piece kept
         self._core = 0  # number of the first piece of the next core
         self._stable = 0
@@ -170,6 +171,7 @@ class _Session:
         for start, end in zip(fresh.starts.tolist(), fresh.ends.tolist(), strict=True):
             self._glued.append(start == before and last.isalnum() and text[start].isalnum())
             self._spaced.append(start > before or (start == 0 and last.isspace()))
+            self._worded.append(any(map(str.isalnum, text[start:end])))
             before, last = end, text[end - 1]
         self._last = text[-1]
         moved = Pieces(fresh.ids, fresh.starts + self._at, fresh.ends + self._at, fresh.types)
@@ -211,6 +213,7 @@ class _Session:
                     piece,
                     glued=self._glued[index],
                     spaced=self._spaced[index],
+                    worded=self._worded[index],
                     number=types[index] == Case.DIGITS,
                 )
                 if closed is not None:
@@ -221,7 +224,7 @@ class _Session:
         """Drop pieces that no window needs any more."""
         done = max(self._core - self._window.left - self._first, 0)
         self._pieces = Pieces(*(array[done:] for array in self._pieces))
-        del self._glued[:done], self._spaced[:done]
+        del self._glued[:done], self._spaced[:done], self._worded[:done]
         self._first += done
 
 

@@ -5,7 +5,8 @@
 2. Pieces of one entity that follow each other are one span; so are those with up to two other pieces between them and
    no white space (``ann`` ``.`` ``lee``).
 3. A span has whole words: letters and digits that follow each other are in it or not.
-4. A place with a number in it is an address (``12 Harbour Lane``): policies let places pass.
+4. What has neither letter nor digit (an emoji beside a value) is none.
+5. A place with a number in it is an address (``12 Harbour Lane``): policies let places pass.
 """
 
 from collections.abc import Iterator
@@ -66,7 +67,7 @@ class Labels:
 class Joiner:
     """Joins the pieces of one text. Offsets are the text's."""
 
-    __slots__ = ("_end", "_entities", "_entity", "_gap", "_number", "_score", "_start", "_word")
+    __slots__ = ("_end", "_entities", "_entity", "_gap", "_number", "_score", "_start", "_word", "_worded")
 
     def __init__(self, entities: tuple[str, ...]) -> None:
         self._entities = entities
@@ -74,7 +75,7 @@ class Joiner:
         self._start = self._end = self._word = 0
         self._score = 0.0
         self._gap = 0
-        self._number = False
+        self._number = self._worded = False
 
     def begin(self, *, continues: bool, frontier: int) -> int:
         """Where the text begins that the next piece may still change.
@@ -86,12 +87,20 @@ class Joiner:
         return self._word if continues else frontier
 
     def take(
-        self, start: int, end: int, piece: Labelled, *, glued: bool, spaced: bool, number: bool = False
+        self,
+        start: int,
+        end: int,
+        piece: Labelled,
+        *,
+        glued: bool,
+        spaced: bool,
+        worded: bool = True,
+        number: bool = False,
     ) -> Span | None:
         """Add a piece; returns the span that it ends.
 
-        ``glued``: it goes on with the word of the piece before; ``spaced``: there is white space before it; ``number``:
-        it is digits.
+        ``glued``: it goes on with the word of the piece before; ``spaced``: there is white space before it;
+        ``worded``: it has a letter or a digit; ``number``: it is digits.
         """
         if end <= start:  # what normalising made of nothing
             return None
@@ -104,10 +113,12 @@ class Joiner:
                     self._end, self._gap = end, 0
                     self._score = max(self._score, piece.score if piece.entity == self._entity else 0.0)
                     self._number |= number
+                    self._worded |= worded
                 return None
             closed = self.close()
         if piece.entity >= 0:
-            self._entity, self._score, self._gap, self._number = piece.entity, piece.score, 0, number
+            self._entity, self._score, self._gap = piece.entity, piece.score, 0
+            self._number, self._worded = number, worded or glued
             self._start, self._end = (self._word if glued else start), end
             if closed is not None:
                 self._start = max(self._start, closed.end)
@@ -129,6 +140,8 @@ class Joiner:
         if self._entity < 0:
             return None
         entity, self._entity = self._entities[self._entity], -1
+        if not self._worded:
+            return None
         if self._number:
             entity = WITH_NUMBER.get(entity, entity)
         return Span(self._start, self._end, entity, round(self._score, 4), f"classifier/{entity}")

@@ -298,6 +298,7 @@ def _supervise(count: int, work: Work, control: socket.socket, other: socket.soc
         for index, process in enumerate(processes):
             if not process.is_alive() and not stopping:
                 _LOG.error("worker exited and is started again", extra={"worker": index, "exit": process.exitcode})
+                process.close()
                 time.sleep(_RESTART_PAUSE)
                 processes[index] = start()
     for process in processes:

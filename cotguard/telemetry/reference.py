@@ -26,7 +26,8 @@ LABELS = {
     "kind": "of a fault: the `code` that clients see, or `timeout`, `connection` and the like",
     "mode": "`closed`: the exchange ended; `open`: it went on unmoderated",
     "name": "of a policy",
-    "outcome": "of a request: `ok`, `failed`, `failed_open`, `refused`, `upstream_error`, `client_gone`; "
+    "outcome": "of a request: `ok`, `failed`, `failed_open`, `refused`, `upstream_error`, `client_gone`, "
+    "`client_slow`; "
     "of a decision: `allowed`, `flagged`, `redacted`, `blocked`, `withheld`, `restored`, `failed_closed`, `bypassed`, "
     "`would_have`",
     "pool": "of upstreams, from the configuration",
