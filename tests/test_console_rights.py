@@ -1,5 +1,8 @@
 """Who may do what in the console: callers of the gateway by their roles, for as long as these say so."""
 
+import os
+import pty
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,8 +12,9 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 from callers_kit import callers_file, issuing, make_key
-from conftest import nothing_new
+from conftest import Upstream, nothing_new
 from test_applying import TOKEN, Ask, logged_in
+from test_serve import serving
 
 from cotguard.callers.caller import Console, Scope
 from cotguard.callers.keys import KeyStore
@@ -199,3 +203,25 @@ def test_rights_include_those_before() -> None:
 def test_a_key_narrows_no_right_and_gives_none() -> None:
     assert Scope(console=Console.TRY).narrowed(Scope()).console is Console.TRY
     assert Scope().narrowed(Scope(console=Console.CHANGE)).console is Console.NONE
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_who_starts_it_at_a_terminal_is_shown_a_token(upstream: Upstream, tmp_path: Path, workers: int) -> None:
+    terminal, stderr = pty.openpty()
+    async with serving(upstream.url, tmp_path, workers, stderr) as served:
+        await served.ready()
+        shown = os.read(terminal, 4096).decode()
+        address, token = re.findall(r"the console is at (\S+), token (\S+)", shown)[0]
+        assert address == f"{served.admin}/console/"
+        assert await served.status("/metrics") == 200  # as without a console
+        async with logged_in(served.admin, token) as ask:
+            assert (await ask("GET", "session"))[1]["right"] == "change"
+        assert await served.end() == 0
+    os.close(terminal)
+    os.close(stderr)
+
+
+async def test_without_a_terminal_and_a_token_there_is_no_console(upstream: Upstream, tmp_path: Path) -> None:
+    async with serving(upstream.url, tmp_path) as served:
+        assert await served.status("/console/login") == 404
+        assert await served.end() == 0

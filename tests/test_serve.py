@@ -78,14 +78,16 @@ OK = 'cotguard_requests_total{dialect="chat_completions",outcome="ok",status="20
 
 
 @asynccontextmanager
-async def serving(upstream: str, folder: Path, workers: int = 1, **flags: object) -> AsyncIterator[Served]:
+async def serving(
+    upstream: str, folder: Path, workers: int = 1, stderr: int | None = None, **flags: object
+) -> AsyncIterator[Served]:
     policy = folder / "policy.yaml"
     policy.write_text(POLICY, encoding="utf-8")
     ports = aiohttp.test_utils.unused_port(), aiohttp.test_utils.unused_port()
     command = [sys.executable, "-m", "cotguard", "serve", "--upstream", upstream, "--policy", str(policy)]
     command += ["--listen", f"127.0.0.1:{ports[0]}", "--admin-listen", f"127.0.0.1:{ports[1]}"]
     command += ["--workers", str(workers), *(f"--{name.replace('_', '-')}={value}" for name, value in flags.items())]
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=stderr)
     assert process.stdout is not None
     try:
         lines = [(await asyncio.wait_for(process.stdout.readline(), 30)).decode() for _ in range(workers)]

@@ -67,12 +67,13 @@ class GatewayState:
         return await self._desk.answered(name, about)
 
 
-def create_admin_app(state: State, token: str = "", audit_dir: str = "") -> web.Application:
+def create_admin_app(state: State, token: str = "", audit_dir: str = "", console: str = "") -> web.Application:
     """``/healthz`` says the process lives, ``/readyz`` that it takes requests, ``/metrics`` is for Prometheus.
 
     Other gateways ask there what a text holds (:mod:`cotguard.gateway.analysis`).
 
-    With a token the web console is there, too, which shows the audit trail in ``audit_dir``.
+    The web console, which shows the audit trail in ``audit_dir``, is there where there is something to log in with:
+    ``console``, or else ``token``.
 
     ``token``: who may use anything but the first two (:mod:`cotguard.gateway.admin_access`).
     """
@@ -89,8 +90,9 @@ def create_admin_app(state: State, token: str = "", audit_dir: str = "") -> web.
         content_type = choose_encoder(accept)[1]
         return web.Response(body=await state.metrics(accept), headers={hdrs.CONTENT_TYPE: content_type})
 
-    shown = AdminToken(token) if token else None
-    app = web.Application(middlewares=[access(shown, PREFIX if shown else "")])
+    needed = AdminToken(token) if token else None
+    shown = needed if console in ("", token) else AdminToken(console)
+    app = web.Application(middlewares=[access(needed, PREFIX if shown else "")])
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)

@@ -31,7 +31,8 @@ from cotguard.config.errors import SettingsError
 from cotguard.config.settings import Settings
 from cotguard.config.sources import Loaded, Sources
 from cotguard.console.desk import Reply
-from cotguard.gateway.admin import GatewayState, create_admin_app
+from cotguard.gateway.admin import GatewayState
+from cotguard.gateway.admin_port import AdminPort, url_of
 from cotguard.gateway.app import Gateway, create_app
 from cotguard.gateway.memory import give_back
 from cotguard.gateway.moderations import OWN, Moderation, load_moderations
@@ -46,9 +47,7 @@ from cotguard.gateway.workers import (
     RELOAD,
     SNAPSHOT,
     STOP_SIGNALS,
-    AdminPort,
     serve_workers,
-    url_of,
 )
 from cotguard.http.tls import context_of, follow
 from cotguard.http.watching import Stamps, stamps_of
@@ -119,9 +118,7 @@ def serve(sources: Sources, workers: int) -> int:
         uvloop.run(_serve(prepared))
         return 0
     patience = max(settings.classifier_deadline, settings.guard_deadline) + 1  # a worker may ask its models first
-    host, port = split_address(settings.admin_listen)
-    admin = AdminPort(host, port, settings.admin_token, settings.admin_tls, settings.audit_dir)
-    return serve_workers(workers, partial(_work, prepared), admin, patience=patience)
+    return serve_workers(workers, partial(_work, prepared), AdminPort.of(settings), patience=patience)
 
 
 def open_many_files() -> None:
@@ -132,13 +129,8 @@ def open_many_files() -> None:
 
 async def _serve(prepared: _Prepared) -> None:
     """The only process: data port and admin port."""
-    settings = prepared.settings
     gateway, reloader = prepared.gateway()
-    app = create_admin_app(GatewayState(gateway, reloader.reload), settings.admin_token, settings.audit_dir)
-    admin = web.AppRunner(app, access_log=None)
-    await admin.setup()
-    tls = context_of("admin", settings.admin_tls, gateway.metrics)
-    await web.TCPSite(admin, *split_address(settings.admin_listen), ssl_context=tls).start()
+    admin, tls = await AdminPort.of(prepared.settings).start(GatewayState(gateway, reloader.reload), gateway.metrics)
     manager = Manager.of(os.environ)
     async with asyncio.TaskGroup() as tasks:
         background = tasks.create_task(follow(tls)), tasks.create_task(manager.watch(_is_alive))

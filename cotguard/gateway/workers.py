@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import ssl
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -23,18 +22,17 @@ from contextlib import suppress
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import uvloop
-from aiohttp import web
 
 from cotguard.console.desk import CHANGES, TRIALS, Reply
-from cotguard.gateway.admin import create_admin_app
+from cotguard.gateway.admin_port import AdminPort, url_of
 from cotguard.gateway.analysis import Answer
 from cotguard.gateway.notify import Manager
 from cotguard.gateway.reports import Reports
 from cotguard.gateway.trial import summed
-from cotguard.http.tls import TlsFiles, context_of, follow
+from cotguard.http.tls import follow
 from cotguard.telemetry.metrics import Metrics
 from cotguard.telemetry.totals import Snapshot, Totals
 
@@ -45,9 +43,7 @@ __all__ = [
     "RELOAD",
     "SNAPSHOT",
     "STOP_SIGNALS",
-    "AdminPort",
     "serve_workers",
-    "url_of",
 ]
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -80,16 +76,6 @@ Work = Callable[[socket.socket, str], None]
 """Serves, given its channel and the URL of the admin port."""
 
 
-class AdminPort(NamedTuple):
-    """Where the admin port is, and who may use it."""
-
-    host: str
-    port: int
-    token: str
-    tls: TlsFiles | None
-    audit_dir: str
-
-
 def serve_workers(count: int, work: Work, admin: AdminPort, *, patience: float) -> int:
     """Run ``work`` in ``count`` processes until a signal comes, with one admin port for all.
 
@@ -104,12 +90,6 @@ def serve_workers(count: int, work: Work, admin: AdminPort, *, patience: float) 
     uvloop.run(_Main(count, ours, supervisor, patience).serve(admin))
     supervisor.join()
     return int(supervisor.exitcode != 0)
-
-
-def url_of(runner: web.AppRunner, context: ssl.SSLContext | None) -> str:
-    """Where ``runner`` listens."""
-    host, port, *_ = runner.addresses[0]
-    return f"{'http' if context is None else 'https'}://{host}:{port}"
 
 
 class _Main:
@@ -135,10 +115,7 @@ class _Main:
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._drain)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-        runner = web.AppRunner(create_admin_app(self, admin.token, admin.audit_dir), access_log=None)
-        await runner.setup()
-        tls = context_of("admin", admin.tls, self._metrics)
-        await web.TCPSite(runner, admin.host, admin.port, ssl_context=tls).start()
+        runner, tls = await admin.start(self, self._metrics)
         self._control.send(url_of(runner, tls).encode())
         async with asyncio.TaskGroup() as tasks:
             loop.add_reader(self._control, self._take_channel, tasks)
