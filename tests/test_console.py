@@ -144,6 +144,25 @@ async def test_a_fault_is_told_without_what_it_was_about(caplog: pytest.LogCaptu
     assert [record.getMessage() for record in caplog.records] == ["console failed"]
 
 
+async def test_so_many_try_at_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    csrf, may_end, begun = await log_in(client), asyncio.Event(), asyncio.Semaphore(0)
+
+    async def slow(_self: Quiet, name: str, _about: object) -> tuple[int, Any]:
+        begun.release()
+        await may_end.wait()
+        return 200, {"asked": name}
+
+    monkeypatch.setattr(Quiet, "console", slow)
+    tries = [asyncio.create_task(client("POST", "/console/api/try", json={}, headers=csrf)) for _ in range(4)]
+    for _ in tries:
+        await begun.acquire()
+    refused = await client("POST", "/console/api/compare", json={}, headers=csrf)
+    assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+    may_end.set()
+    assert [each.status for each in await asyncio.gather(*tries)] == [200] * 4
+    assert (await client("POST", "/console/api/compare", json={}, headers=csrf)).status == 200
+
+
 async def test_what_changes_anything_needs_the_sessions_token(client: Client) -> None:
     csrf = await log_in(client)
     assert (await client("POST", "/console/api/check", json={})).status == 403
@@ -261,6 +280,7 @@ async def test_live_traffic_is_shown_in_numbers_and_names_alone(upstream: Upstre
         assert (await told("exchanges?entity=IBAN_CODE"))["exchanges"] == []
         assert (await told("exchanges/filters"))["entities"][0] == "EMAIL_ADDRESS"
         opened = await told(f"exchanges/{listed[0]['request_id']}")
+        assert not {"mac", "chain", "v"} & {name for each in [*listed, *opened["decisions"]] for name in each}
         found = {(each["entity"], each["channel"]): each for each in opened["decisions"]}
         assert set(found) == {
             ("EMAIL_ADDRESS", "reasoning"),
