@@ -1,15 +1,19 @@
 """The console in a real browser, in front of a real gateway under real traffic: every page tells what is so."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import httpx
 import pytest
 from browser_kit import PAGES, TOKEN, Stage, browsing, log_in, show, shown, staged, until, visiting
 from playwright.sync_api import Browser, Locator, Page
-from scripted import DONE, chunk, finish, streaming
+from scripted import CHAT_PATH, DONE, chunk, finish, streaming, texts
 
 from loadtest.load import Load
 
@@ -232,3 +236,168 @@ def shown_decisions(dialog: Locator) -> list[dict[str, str]]:
         })"""
     )
     return found
+
+
+# --- Playground ------------------------------------------------------------------------------------------------------
+
+TEXTS = {
+    "reasoning": [
+        f"🙂 Her address is {MAIL}, her card 4111 1111 1111 1111; she calls from 203.0.113.77.",
+        "The key AKIAIOSFODNN7EXAMPLE was revoked, and the admin password is hunter2!Blue, he typed.",
+        f"I mail {MAIL}. She paid to 1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2, and there is more.",
+    ],
+    "output": ["Call +1 415 555 2671 or write to ａｎｎ＠example．com.", "Nothing is here.\n\n<b>At all.</b>"],
+}
+
+
+def scanned(stage: Stage, channel: str) -> list[Record]:
+    """What ``cotguard scan`` makes of the texts."""
+    lines = "\n".join(json.dumps({"id": number, "text": text}) for number, text in enumerate(TEXTS[channel]))
+    arguments = ("--policy", stage.policy, "--bundle", "none", "--channel", channel, "--jsonl")
+    return [json.loads(line) for line in command("scan", *arguments, text=lines).splitlines()]
+
+
+def moderate(page: Page) -> Locator:
+    """Let what was entered be moderated; its result."""
+    with page.expect_response("**/console/api/try"):
+        page.get_by_role("button", name="Moderate").click()
+    result = page.get_by_role("region", name="Result", exact=True)
+    result.get_by_role("heading", name="Result", exact=True).wait_for()
+    return result
+
+
+def spans(side: Locator) -> list[tuple[int, int, str]]:
+    """The spans that are marked in a text, each once."""
+    marks = side.locator("mark[data-span]").evaluate_all(
+        "marks => marks.map(({dataset: {span, start, end, entity}}) => [span, Number(start), Number(end), entity])"
+    )
+    return sorted((start, end, entity) for _, start, end, entity in {tuple(mark) for mark in marks})
+
+
+@pytest.mark.parametrize("channel", TEXTS)
+def test_the_playground_finds_what_scan_finds(page: Page, stage: Stage, channel: str) -> None:
+    show(page, stage, "playground")
+    page.get_by_label("Channel").select_option(channel)
+    for text, told in zip(TEXTS[channel], scanned(stage, channel), strict=True):
+        page.get_by_role("textbox", name="Text").fill(text)
+        result = moderate(page)
+        raw, delivered = (result.locator(f".channel [data-side={side}] .text") for side in ("raw", "delivered"))
+        assert spans(raw) == sorted((each["start"], each["end"], each["entity"]) for each in told["spans"])
+        blocked = "1BvBM" in text
+        assert text.startswith(raw.text_content() or "-") if blocked else raw.text_content() == text
+        assert delivered.text_content() == told["redacted"]
+        assert result.locator("[data-blocked]").count() == blocked
+
+
+def test_a_marked_value_tells_how_it_was_decided(page: Page, stage: Stage) -> None:
+    show(page, stage, "playground")
+    page.get_by_role("button", name="Fill in an example").click()
+    result = moderate(page)
+    result.get_by_role("button", name=f"EMAIL_ADDRESS: {MAIL}").press("Enter")
+    about = result.locator("[data-about=EMAIL_ADDRESS]")
+    for words in (MAIL, "patterns/email", "Decided by rule 3"):
+        about.get_by_text(words).first.wait_for()
+    page.get_by_role("button", name="Clear everything").click()
+    assert not result.text_content()
+    assert page.get_by_role("textbox", name="Text").input_value() == ""
+
+
+class Standing(NamedTuple):
+    """A channel of the player after a step."""
+
+    received: int
+    released: int
+    written: int
+    raw: str
+    delivered: str
+    held: int
+    why: list[str]
+
+
+def standing(player: Locator) -> list[Standing]:
+    """How the channels stand."""
+    found = player.locator(".playing").evaluate_all(
+        """channels => channels.map((channel) => {
+            const {received, released, written} = channel.dataset;
+            const text = (side) => channel.querySelector(`[data-side=${side}]`).textContent;
+            const held = channel.querySelector("[data-held]")?.dataset.held ?? 0;
+            const why = [...channel.querySelectorAll("[data-why]")].map(({dataset}) => dataset.why);
+            return [...[received, released, written].map(Number), text("received"), text("delivered"), Number(held), why];
+        })"""
+    )
+    return [Standing(*each) for each in found]
+
+
+def unlabelled(text: str) -> str:
+    """``text`` without what is another one in each exchange."""
+    return re.sub(r"\[(PHONE_NUMBER)_\w+\]", r"[\1]", text)
+
+
+def test_a_recorded_stream_is_played_step_by_step(page: Page, stage: Stage, tmp_path: Path) -> None:
+    load = Load(streams=1, tokens=120, rate=0, planted=True)
+    recorded = httpx.post(stage.load_url + CHAT_PATH, json=load.body(0)).text
+    (tmp_path / "recorded.sse").write_text(recorded, encoding="utf-8")
+    show(page, stage, "playground")
+    page.get_by_role("tab", name="Recorded stream").click()
+    page.get_by_label("Dialect").select_option("chat_completions")
+    page.get_by_label("Or a file").set_input_files(tmp_path / "recorded.sse")
+    page.get_by_text("recorded.sse:").wait_for()
+    result = moderate(page)
+    read = itemgetter((0, "reasoning_content"), (0, "content"))
+    raw, final = read(texts(recorded)), read(texts(stage.post(**load.body(0)).text))
+    sides = result.locator(".channel")
+    whole = [str(each) for each in sides.locator("[data-side=delivered] .text").all_text_contents()]
+    assert [*map(unlabelled, whole)] == [*map(unlabelled, final)]  # what a client of the proxy gets
+    assert sides.locator("[data-side=raw] .text").all_text_contents() == [*raw]
+
+    player = result.locator(".player")
+    forward = player.get_by_role("button", name="Step forward")
+    before, waited = [Standing(0, 0, 0, "", "", 0, [])] * 2, set()
+    assert standing(player) == before
+    steps, events = 0, recorded.count("data: ")  # the last ends it
+    while forward.is_enabled():
+        forward.evaluate("button => button.click()")
+        steps += 1
+        after = standing(player)
+        for was, now, text, delivered in zip(before, after, raw, whole, strict=True):
+            assert now.raw == text[: now.received]
+            assert now.delivered == delivered[: now.written]
+            assert min(now.received - was.received, now.released - was.released, now.written - was.written) >= 0
+            assert now.held == now.received - now.released
+            assert bool(now.why) == bool(now.held)
+            waited.update(now.why)
+        said = player.locator(".stepsaid").text_content() or ""
+        assert said.startswith(f"Step {steps} of {events}: {sum(each.held for each in after)} character")
+        before = after
+    assert steps == events
+    assert [each.delivered for each in before] == whole
+    assert "patterns" in waited
+
+    player.get_by_label("Speed").select_option("60")
+    player.get_by_role("button", name="Play").click()  # from the start
+    until(lambda: standing(player), lambda now: now != before, page)
+    assert until(lambda: standing(player), lambda now: now == before, page) == before
+    player.get_by_role("button", name="Step back").click()
+    player.get_by_text(f"Step {steps - 1} of").wait_for()
+
+
+def test_a_prompt_is_sent_to_the_upstream_that_is_chosen(page: Page, stage: Stage) -> None:
+    stage.scripted.handler = streaming(STREAM)
+    before = stage.metrics()["cotguard_requests_total"]
+    show(page, stage, "playground")
+    page.get_by_role("tab", name="Prompt").click()
+    page.get_by_label("Upstream", exact=True).select_option("scripted")
+    page.get_by_label("Model").fill("m-3")
+    page.get_by_role("textbox", name="System prompt").fill("You are Bert.")
+    page.get_by_role("textbox", name="Prompt", exact=True).fill("Who is she?")
+    result = moderate(page)
+    sent = json.loads(stage.scripted.bodies[-1])
+    assert (sent["model"], [each["content"] for each in sent["messages"]]) == ("m-3", ["You are Bert.", "Who is she?"])
+    sides = {
+        each.get_attribute("data-kind"): each.locator("[data-side=delivered] .text").text_content()
+        for each in result.locator(".channel").all()
+    }
+    assert sides["reasoning"] == "Her address is [EMAIL_ADDRESS], and she calls from 203.0.113.77."
+    assert sides["output"] == "I write to [EMAIL_ADDRESS]. The card is *******************."
+    assert MAIL not in (result.locator("[data-wire]").text_content() or "")
+    assert stage.metrics()["cotguard_requests_total"] == before
