@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from browser_kit import PAGES, TOKEN, Stage, browsing, log_in, show, shown, staged, until, visiting
+from browser_kit import HOUSE, PAGES, TOKEN, Stage, browsing, log_in, show, shown, staged, until, visiting
 from playwright.sync_api import Browser, Locator, Page
 from scripted import CHAT_PATH, DONE, chunk, finish, streaming, texts
 
@@ -401,3 +401,215 @@ def test_a_prompt_is_sent_to_the_upstream_that_is_chosen(page: Page, stage: Stag
     assert sides["output"] == "I write to [EMAIL_ADDRESS]. The card is *******************."
     assert MAIL not in (result.locator("[data-wire]").text_content() or "")
     assert stage.metrics()["cotguard_requests_total"] == before
+
+
+# --- Policy ----------------------------------------------------------------------------------------------------------
+
+DRAFT = HOUSE.replace("action: flag", "action: redact")
+SEEN = "She calls from 203.0.113.77 today."
+GONE = "She calls from [IP_ADDRESS] today."
+
+
+def in_force(stage: Stage) -> str:
+    """The digest of what decides now, as metrics tell it."""
+    told = {dict(labels)["digest"] for labels, value in stage.metrics()["cotguard_policy_info"].items() if value}
+    return told.pop() if len(told) == 1 else ""
+
+
+@pytest.fixture
+def house(stage: Stage) -> Iterator[str]:
+    """The digest of the policy that the stage has before and after the test."""
+    digest = in_force(stage)
+    stage.scripted.handler = streaming([chunk({"content": SEEN}), finish(), DONE])
+    yield digest
+    stage.policy.write_text(HOUSE, encoding="utf-8")
+    assert until(lambda: in_force(stage), lambda now: now == digest) == digest
+
+
+def write(page: Page, text: str, problems: int = 0) -> Locator:
+    """Write a draft, and wait until it is checked; what is said of it."""
+    with page.expect_response("**/console/api/check"):
+        page.get_by_label("Draft", exact=True).fill(text)
+    state = page.locator(f"#draft-state[data-problems='{problems}']")
+    state.wait_for()
+    return state
+
+
+def decided(stage: Stage) -> tuple[str, str]:
+    """What a new exchange is decided by, and what comes of it."""
+    answer = stage.post()
+    return answer.headers["x-cotguard-policy"], texts(answer.text)[0, "content"]
+
+
+def agree(page: Page, action: str) -> None:
+    """Press a button, and agree to what it asks."""
+    page.get_by_role("button", name=action).click()
+    page.get_by_role("dialog").get_by_role("button", name=action).click()
+    page.get_by_text("is in force now").wait_for()
+
+
+def shown_digest(page: Page) -> str | None:
+    return page.locator("[data-card=in-force] [data-digest]").get_attribute("data-digest")
+
+
+def test_a_draft_is_completed_and_its_mistakes_are_told(page: Page, stage: Stage, house: str) -> None:
+    show(page, stage, "policy")
+    draft = page.get_by_label("Draft", exact=True)
+    assert draft.input_value() == HOUSE
+    wrong = HOUSE.replace("action: flag", "action: flog")
+    line = 1 + wrong[: wrong.index("flog")].count("\n")
+    state = write(page, wrong, problems=1)
+    assert page.locator(".gutter .wrong").all_inner_texts() == [str(line)]
+    state.get_by_role("button", name=f"Line {line}").click()
+    assert draft.evaluate("text => text.value.slice(text.selectionStart)").startswith("flog")
+    write(page, HOUSE)
+    assert page.locator(".gutter .wrong").count() == 0
+
+    draft.press("Control+End")
+    draft.press_sequentially("mo")
+    words = page.get_by_role("listbox", name="Suggestions").get_by_role("option")
+    words.filter(has_text="mode").click()
+    words.filter(has_text="shadow").wait_for()
+    assert words.evaluate_all("all => all.map((each) => each.dataset.word)") == ["enforce", "shadow"]
+    draft.press("ArrowDown")
+    draft.press("ArrowDown")
+    draft.press("Enter")
+    assert draft.input_value() == HOUSE + "mode: shadow"
+    page.get_by_role("button", name="Undo all changes").click()
+    assert draft.input_value() == HOUSE
+
+
+def test_a_draft_is_compared(page: Page, stage: Stage, house: str, tmp_path: Path) -> None:
+    show(page, stage, "policy")
+    write(page, DRAFT)
+    assert page.locator("#draft-state [data-digest]").get_attribute("data-digest") != house
+    page.get_by_label("Text 1", exact=True).fill(SEEN)
+    with page.expect_response("**/console/api/compare") as answered:
+        page.get_by_role("button", name="Compare").click()
+    told = answered.value.json()
+    compared = page.get_by_role("region", name="Comparison")
+    compared.locator("[data-differing]").wait_for()
+    (tmp_path / "draft.yaml").write_text(DRAFT, encoding="utf-8")
+    own = compared.locator("article").first
+    for side, policy in (("active", stage.policy), ("draft", tmp_path / "draft.yaml")):
+        scanned = command("scan", "--policy", policy, "--bundle", "none", text=SEEN)
+        assert own.locator(f"[data-side={side}] .text").first.text_content() == scanned
+    differing = compared.locator("article[data-same=false]")
+    assert compared.locator("[data-differing]").get_attribute("data-differing") == str(differing.count())
+    assert compared.locator("article").count() == len(told["rows"]) > 20
+    for article in differing.all():
+        assert "IP_ADDRESS" in (article.text_content() or "")
+
+
+def test_a_draft_is_tried_on_live_traffic(page: Page, stage: Stage, house: str) -> None:
+    show(page, stage, "policy")
+    write(page, DRAFT)
+    card = page.locator("[data-card=trial]")
+    with stage.traffic(TRAFFIC):
+        card.get_by_label("Minutes").fill("1")
+        card.get_by_role("button", name="Start").click()
+        page.locator("[data-card=trial][data-running=true]").wait_for()
+        assert [decided(stage) for _ in range(3)] == [(house, SEEN)] * 3  # nobody is answered by the draft
+        until(lambda: card.get_attribute("data-exchanges"), lambda told: int(told or 0) > 4, page)
+
+    def counts() -> dict[tuple[str, ...], tuple[str, ...]]:
+        rows = [row.locator("td").all_inner_texts() for row in card.locator("tbody tr").all()]
+        return {tuple(row[:4]): tuple(row[4:]) for row in rows}
+
+    flagged = ("IP_ADDRESS", "output", "flag", "flagged")
+    told = until(counts, lambda told: told.get(flagged, ("",))[0] == "3", page)
+    assert told[flagged] == ("3", "0", "\N{MINUS SIGN}3")
+    assert told["IP_ADDRESS", "output", "redact", "redacted"] == ("0", "3", "+3")
+    assert told["EMAIL_ADDRESS", "output", "redact", "redacted"][2] == "0"
+    card.get_by_role("button", name="Stop").click()
+    page.locator("[data-card=trial][data-running=false]").wait_for()
+    assert decided(stage) == (house, SEEN)
+
+
+def test_a_draft_is_put_in_force_and_rolled_back(page: Page, stage: Stage, house: str) -> None:
+    show(page, stage, "policy")
+    assert shown_digest(page) == house
+    assert page.get_by_role("button", name="Apply").is_disabled()
+    state = write(page, DRAFT)
+    digest = state.locator("[data-digest]").get_attribute("data-digest")
+    page.locator("[data-kind=added]", has_text="IP_ADDRESS").first.wait_for()
+    with stage.traffic(TRAFFIC):
+        agree(page, "Apply")
+        assert until(lambda: shown_digest(page), lambda now: now == digest, page) == digest
+        assert decided(stage) == (digest, GONE)
+        assert in_force(stage) == digest
+        assert stage.policy.read_text(encoding="utf-8") == DRAFT
+        agree(page, "Roll back")
+        assert until(lambda: shown_digest(page), lambda now: now == house, page) == house
+        assert decided(stage) == (house, SEEN)
+        assert in_force(stage) == house
+        assert stage.policy.read_text(encoding="utf-8") == HOUSE
+    written = [each for each in records(stage, "--type", "event") if each["event"] == "policy_written"]
+    assert [str(digest) in str(each["detail"]) for each in written] == [True, False]
+
+
+def test_who_was_overtaken_overwrites_nothing(browser: Browser, stage: Stage, house: str) -> None:
+    other = HOUSE.replace("action: flag", "action: mask")
+    with visiting(browser, stage) as (page, watch):
+        show(page, stage, "policy")
+        write(page, DRAFT)
+        stage.policy.write_text(other, encoding="utf-8")
+        assert until(lambda: in_force(stage), lambda now: now != house, page) != house
+        page.get_by_role("button", name="Apply").click()
+        page.get_by_role("dialog").get_by_role("button", name="Apply").click()
+        page.get_by_text("Somebody else changed this policy meanwhile").wait_for()
+        watch.expect(409)
+        assert stage.policy.read_text(encoding="utf-8") == other
+        page.get_by_role("button", name="Load what is in force").click()
+        until(lambda: shown_digest(page), lambda now: now == in_force(stage), page)
+        assert page.get_by_label("Draft", exact=True).input_value() == DRAFT
+        page.locator("#draft-state[data-problems='0']").wait_for()
+        until(page.get_by_role("button", name="Apply").is_enabled, page=page)
+        agree(page, "Apply")
+        assert decided(stage)[1] == GONE
+
+
+# --- Rights ----------------------------------------------------------------------------------------------------------
+
+
+def test_who_may_view_sees_no_more(browser: Browser, stage: Stage) -> None:
+    with visiting(browser, stage, stage.keys["viewer"]) as (page, _):
+        assert page.get_by_role("navigation").get_by_role("link").all_inner_texts() == [
+            "Live",
+            "Exchanges",
+            "Policy",
+            "Loaded",
+        ]
+        for name in ("live", "exchanges", "loaded", "policy"):
+            show(page, stage, name)
+            assert page.get_by_role("alert").filter(has_text="right").count() == 0
+        assert page.locator("textarea").count() == 0
+        assert page.get_by_role("button").all_inner_texts() == ["Log out"]
+        page.get_by_text('Writing drafts needs the right "try".').wait_for()
+        show(page, stage, "playground")
+        page.get_by_role("alert").filter(has_text='This page needs the right "try"; you have "view".').wait_for()
+        assert page.locator("textarea").count() == 0
+
+
+def test_who_may_try_applies_nothing(browser: Browser, stage: Stage) -> None:
+    with visiting(browser, stage, stage.keys["author"]) as (page, _):
+        show(page, stage, "playground")
+        page.get_by_role("textbox", name="Text").fill(MAIL)
+        assert moderate(page).locator(".channel [data-side=delivered] .text").text_content() == "[EMAIL_ADDRESS]"
+        show(page, stage, "policy")
+        write(page, DRAFT)
+        page.get_by_text('Putting a draft in force needs the right "change".').wait_for()
+        page.get_by_text('Starting one needs the right "change".').wait_for()
+        for name in ("Apply", "Start", "Stop", "Roll back"):
+            assert page.get_by_role("button", name=name, exact=True).count() == 0
+
+
+def test_whose_role_has_no_right_does_not_get_in(browser: Browser, stage: Stage) -> None:
+    with visiting(browser, stage, token="") as (page, watch):
+        page.goto(f"{stage.admin}/console/login")
+        page.get_by_label("Token").fill(stage.keys["app"])
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("alert").filter(has_text="Your role has no right in the console.").wait_for()
+        watch.expect(403)
+        page.goto(f"{stage.admin}/console/live")
+        assert page.url.endswith("/console/login")
