@@ -90,6 +90,10 @@ export function editor(label, schema, onchange) {
       text.scrollTop = 0;
       changed();
     },
+    /** Whether what stands there cannot be changed now. */
+    set locked(locked) {
+      text.readOnly = locked;
+    },
     /** Mark the lines of problems. */
     mark(problems) {
       wrong = new Set(problems.map(({ line }) => line).filter(Boolean));

@@ -22,14 +22,14 @@ export async function show(main, who) {
   const desk = may(who.right, "try") ? await draftDesk(who, async (name = current.name) => {
     ({ policies } = await get("policies"));
     fill(choice, policies.map((each) => h("option", { value: each.name }, each.name)));
-    choose(name);
+    await choose(name);
   }) : null;
 
   function choose(name) {
     current = policies.find((each) => each.name === name) ?? policies[0];
     choice.value = current.name;
     fill(inForce, described(current));
-    desk?.choose(current);
+    return desk?.choose(current);
   }
 
   fill(main,
@@ -37,7 +37,7 @@ export async function show(main, who) {
     policies.length > 1 && h("div", { class: "choose" }, field("Policy in force", choice)),
     inForce,
     desk ? desk.elements : h("p", { class: "hint" }, 'Writing drafts needs the right "try".'));
-  choose(current.name);
+  await choose(current.name);
 }
 
 /** A policy in force: what it is, and what it does. */
@@ -125,8 +125,10 @@ async function draftDesk(who, reload) {
     fill(sentences);
     fill(note);
     set(reset, { disabled: true });
+    written.locked = true; // what is written meanwhile would be lost
     const { text, why } = await textOf(policy);
     if (draft.policy !== policy) return;
+    written.locked = false;
     const base = text ?? EMPTY.replace("NAME", policy.name);
     const before = drafts.get(policy.name);
     drafts.set(policy.name, { base, text: before && before.text !== before.base ? before.text : base });
