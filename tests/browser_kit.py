@@ -8,7 +8,7 @@ import asyncio
 import os
 import shutil
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +27,8 @@ from conftest import Upstream
 from scripted import CHAT_PATH
 from test_serve import Served, serving
 
+from cotguard.console.app import PREFIX
+from cotguard.console.sessions import COOKIE
 from loadtest.load import Load, stream_paced, stream_scheduled
 from loadtest.serving import started
 
@@ -76,9 +78,14 @@ _ROLES: Mapping[str, object] = {
     "author": {"console": "try"},
 }
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-_ARGUMENTS = (
-    "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-)
+_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 _SECONDS = 20.0
 
 _Value = TypeVar("_Value")
@@ -86,7 +93,9 @@ _Value = TypeVar("_Value")
 
 def until(value: Callable[[], _Value], holds: Callable[[_Value], object] = bool, page: Page | None = None) -> _Value:
     """The first ``value`` that ``holds``, else the last; meanwhile ``page`` goes on."""
-    wait = page.wait_for_timeout if page is not None else lambda milliseconds: threading.Event().wait(milliseconds / 1e3)
+    wait = (
+        page.wait_for_timeout if page is not None else lambda milliseconds: threading.Event().wait(milliseconds / 1e3)
+    )
     left = int(_SECONDS / 0.05)
     while not holds(found := value()) and left:
         wait(50)
@@ -130,12 +139,16 @@ class Stage:
         """The result of a coroutine that runs beside the test."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
 
-    def post(self, token: str = "", path: str = CHAT_PATH, **body: object) -> httpx.Response:
+    def post(self, token: str = "", path: str = CHAT_PATH, **body: Any) -> httpx.Response:
         """A request of a client, streamed unless it says otherwise."""
         self.sent += 1
         request = {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True, **body}
         headers = {"authorization": f"Bearer {token or self.keys['app']}"}
         return httpx.post(self.served.url + path, json=request, headers=headers, timeout=60)
+
+    def session(self, token: str) -> str:
+        """The cookie of somebody who has logged in with ``token``."""
+        return httpx.post(f"{self.admin}{PREFIX}/login", data={"token": token}).cookies[COOKIE]
 
     def metrics(self) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
         """What /metrics says: values by the samples' names and sorted labels."""
@@ -281,7 +294,7 @@ class Watch:
         self.responses.append(response)
 
     def _failed(self, request: Request) -> None:
-        if not (request.resource_type == "eventsource" and request.failure == "net::ERR_ABORTED"):  # by leaving the page
+        if request.failure != "net::ERR_ABORTED":  # by leaving the page
             self.problems.append(f"failed: {request.url} {request.failure}")
 
 
@@ -292,7 +305,7 @@ def browsing() -> Iterator[Browser]:
     if program is None:
         pytest.skip(f"none of {', '.join(_PROGRAMS)} is installed")
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=_ARGUMENTS.split())
+        browser = driver.chromium.launch(executable_path=program, args=_ARGUMENTS)
         try:
             yield browser
         finally:
@@ -301,15 +314,15 @@ def browsing() -> Iterator[Browser]:
 
 @contextmanager
 def visiting(browser: Browser, stage: Stage, token: str = TOKEN, **options: Any) -> Iterator[tuple[Page, Watch]]:
-    """A page on which somebody has logged in; nothing may go wrong on it."""
+    """A page of somebody who has logged in with ``token``, if that is not empty; nothing may go wrong on it."""
     context = browser.new_context(**options)
     watch = Watch(stage.admin)
     watch.follow(context)
     try:
+        if token:
+            context.add_cookies([{"name": COOKIE, "value": stage.session(token), "url": f"{stage.admin}{PREFIX}"}])
         page = context.new_page()
         page.set_default_timeout(_SECONDS * 1000)
-        if token:
-            log_in(page, stage, token)
         yield page, watch
         assert not watch.problems, watch.problems
     finally:

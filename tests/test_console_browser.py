@@ -5,7 +5,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from operator import itemgetter
+from functools import partial
+from operator import eq, itemgetter, lt
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,6 +135,9 @@ STREAM = [
 Record = dict[str, Any]
 
 
+SHOWN = ("seq", "entity", "outcome", "start", "length", "score", "rule", "action", "value")
+
+
 def command(*arguments: object, text: str = "") -> str:
     """What a command of cotguard's prints."""
     line = [sys.executable, "-m", "cotguard", *map(str, arguments)]
@@ -152,7 +156,7 @@ def listed(page: Page) -> list[str]:
     while older.is_visible():
         before = rows.count()
         older.click()
-        assert until(rows.count, lambda count: count > before, page) > before
+        assert until(rows.count, partial(lt, before), page) > before
     return [str(each) for each in rows.evaluate_all("rows => rows.map(({dataset}) => dataset.request)")]
 
 
@@ -173,8 +177,8 @@ def test_exchanges_are_those_of_the_trail(page: Page, stage: Stage) -> None:
     show(page, stage, "exchanges")
     assert listed(page) == those()
     assert len(exchanges) == stage.sent
-    caller, route = (next(each[name] for each in exchanges if each["request_id"] == opened) for name in ("caller", "route"))
-    failed = exchanges[0]["outcome"]
+    one = next(each for each in exchanges if each["request_id"] == opened)
+    caller, route, failed = one["caller"], one["route"], exchanges[0]["outcome"]
     found = {each["request_id"] for each in decisions if each["entity"] == "IP_ADDRESS"}
     for label, value, wanted in (
         ("Caller", caller, those(caller=caller)),
@@ -186,11 +190,11 @@ def test_exchanges_are_those_of_the_trail(page: Page, stage: Stage) -> None:
         page.get_by_label(label).select_option(value)
         rows = min(len(wanted), 50)
         assert 0 < len(wanted) < len(exchanges)
-        assert until(page.locator("tr[data-request]").count, lambda count, rows=rows: count == rows, page) == rows
+        assert until(page.locator("tr[data-request]").count, partial(eq, rows), page) == rows
         assert listed(page) == wanted
         assert f"{label.lower()}=" in page.url
         page.get_by_role("button", name="Clear").click()
-        page.get_by_text(f"50 exchanges, the newest first; there are older ones").wait_for()
+        page.get_by_text("50 exchanges, the newest first; there are older ones").wait_for()
 
     assert listed(page) == those()
     page.locator(f"a[data-open='{opened}']").click()
@@ -198,7 +202,10 @@ def test_exchanges_are_those_of_the_trail(page: Page, stage: Stage) -> None:
     dialog.wait_for()
     mine = [each for each in decisions if each["request_id"] == opened]
     assert shown_decisions(dialog) == [
-        {name: str(each[name]) for name in ("seq", "entity", "outcome", "start", "length", "score", "rule", "action", "value")}
+        {
+            name: str(each[name])
+            for name in ("seq", "entity", "outcome", "start", "length", "score", "rule", "action", "value")
+        }
         for each in mine
     ]
     assert len(mine) == 4
@@ -322,7 +329,8 @@ def standing(player: Locator) -> list[Standing]:
             const text = (side) => channel.querySelector(`[data-side=${side}]`).textContent;
             const held = channel.querySelector("[data-held]")?.dataset.held ?? 0;
             const why = [...channel.querySelectorAll("[data-why]")].map(({dataset}) => dataset.why);
-            return [...[received, released, written].map(Number), text("received"), text("delivered"), Number(held), why];
+            const counts = [received, released, written].map(Number);
+            return [...counts, text("received"), text("delivered"), Number(held), why];
         })"""
     )
     return [Standing(*each) for each in found]
@@ -335,7 +343,8 @@ def unlabelled(text: str) -> str:
 
 def test_a_recorded_stream_is_played_step_by_step(page: Page, stage: Stage, tmp_path: Path) -> None:
     load = Load(streams=1, tokens=120, rate=0, planted=True)
-    recorded = httpx.post(stage.load_url + CHAT_PATH, json=load.body(0)).text
+    request: Record = {**load.body(0)}
+    recorded = httpx.post(stage.load_url + CHAT_PATH, json=request).text
     (tmp_path / "recorded.sse").write_text(recorded, encoding="utf-8")
     show(page, stage, "playground")
     page.get_by_role("tab", name="Recorded stream").click()
@@ -344,7 +353,7 @@ def test_a_recorded_stream_is_played_step_by_step(page: Page, stage: Stage, tmp_
     page.get_by_text("recorded.sse:").wait_for()
     result = moderate(page)
     read = itemgetter((0, "reasoning_content"), (0, "content"))
-    raw, final = read(texts(recorded)), read(texts(stage.post(**load.body(0)).text))
+    raw, final = read(texts(recorded)), read(texts(stage.post(**request).text))
     sides = result.locator(".channel")
     whole = [str(each) for each in sides.locator("[data-side=delivered] .text").all_text_contents()]
     assert [*map(unlabelled, whole)] == [*map(unlabelled, final)]  # what a client of the proxy gets
@@ -574,6 +583,7 @@ def test_who_was_overtaken_overwrites_nothing(browser: Browser, stage: Stage, ho
 
 def test_who_may_view_sees_no_more(browser: Browser, stage: Stage) -> None:
     with visiting(browser, stage, stage.keys["viewer"]) as (page, _):
+        show(page, stage, "live")
         assert page.get_by_role("navigation").get_by_role("link").all_inner_texts() == [
             "Live",
             "Exchanges",
