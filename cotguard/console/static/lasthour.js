@@ -15,13 +15,14 @@ export class LastHour {
   /** Take over what the gateway remembers; of what was seen here, only what is older stays. */
   merge({ interval, columns }) {
     const seen = this.columns;
-    const from = columns.time[0] ?? Infinity;
+    const times = columns.time ?? []; // a gateway that has just started remembers nothing
+    const from = times[0] ?? Infinity;
     const older = seen.time.findIndex((at) => at >= from);
     const kept = older < 0 ? seen.time.length : older;
     this.interval = interval;
     this.columns = { time: [] };
     for (let row = 0; row < kept; row++) this.push(rowOf(seen, row));
-    for (let row = 0; row < columns.time.length; row++) this.push(rowOf(columns, row));
+    for (let row = 0; row < times.length; row++) this.push(rowOf(columns, row));
   }
 
   /** Add a sample. One that is not newer than the last is left out: it came with the history. */
