@@ -12,6 +12,8 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from operator import lt
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +39,7 @@ from playwright.sync_api import (  # noqa: E402
     Browser,
     BrowserContext,
     ConsoleMessage,
+    Locator,
     Page,
     Request,
     Response,
@@ -44,7 +47,23 @@ from playwright.sync_api import (  # noqa: E402
     sync_playwright,
 )
 
-__all__ = ["HOUSE", "PAGES", "TOKEN", "Stage", "Watch", "browsing", "staged", "until"]
+__all__ = [
+    "HOUSE",
+    "PAGES",
+    "TOKEN",
+    "Stage",
+    "Watch",
+    "browsing",
+    "listed",
+    "log_in",
+    "moderate",
+    "show",
+    "shown",
+    "staged",
+    "until",
+    "visiting",
+    "write",
+]
 
 TOKEN = "0123456789abcdef"
 PAGES = ("live", "exchanges", "playground", "policy", "loaded")
@@ -150,6 +169,10 @@ class Stage:
         """The cookie of somebody who has logged in with ``token``."""
         return httpx.post(f"{self.admin}{PREFIX}/login", data={"token": token}).cookies[COOKIE]
 
+    def token(self, subject: str) -> str:
+        """An OpenID token of somebody who may try."""
+        return self.issuer.token("k", self.issuer.keys["k"], "ES256", sub=subject)
+
     def metrics(self) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
         """What /metrics says: values by the samples' names and sorted labels."""
         told = httpx.get(f"{self.admin}/metrics", headers={"authorization": f"Bearer {TOKEN}"}).raise_for_status().text
@@ -221,6 +244,7 @@ async def _set_up(folder: Path, stack: AsyncExitStack, loop: asyncio.AbstractEve
     server = await stack.enter_async_context(TestServer(app))
     scripted.url = str(server.make_url("")).rstrip("/")
     issuer = await stack.enter_async_context(issuing())
+    issuer.add("k", "EC")
     keys = folder / "keys.db"
     (folder / "house.yaml").write_text(HOUSE, encoding="utf-8")
     config = {
@@ -320,7 +344,17 @@ def visiting(browser: Browser, stage: Stage, token: str = TOKEN, **options: Any)
     watch.follow(context)
     try:
         if token:
-            context.add_cookies([{"name": COOKIE, "value": stage.session(token), "url": f"{stage.admin}{PREFIX}"}])
+            context.add_cookies(
+                [
+                    {
+                        "name": COOKIE,
+                        "value": stage.session(token),
+                        "url": f"{stage.admin}{PREFIX}",
+                        "httpOnly": True,
+                        "sameSite": "Strict",
+                    }
+                ]
+            )
         page = context.new_page()
         page.set_default_timeout(_SECONDS * 1000)
         yield page, watch
@@ -347,3 +381,31 @@ def shown(page: Page, title: str) -> Page:
     """Wait until the page with this title is there."""
     page.locator("main:not([aria-busy]) h1", has_text=title).wait_for()
     return page
+
+
+def listed(page: Page) -> list[str]:
+    """The exchanges that the page lists, with those on its further pages."""
+    rows, older = page.locator("tr[data-request]"), page.get_by_role("button", name="Show older")
+    while older.is_visible():
+        before = rows.count()
+        older.click()
+        assert until(rows.count, partial(lt, before), page) > before
+    return [str(each) for each in rows.evaluate_all("rows => rows.map(({dataset}) => dataset.request)")]
+
+
+def moderate(page: Page) -> Locator:
+    """Let what was entered be moderated; its result."""
+    with page.expect_response("**/console/api/try"):
+        page.get_by_role("button", name="Moderate").click()
+    result = page.get_by_role("region", name="Result", exact=True)
+    result.get_by_role("heading", name="Result", exact=True).wait_for()
+    return result
+
+
+def write(page: Page, text: str, problems: int = 0) -> Locator:
+    """Write a draft, and wait until it is checked; what is said of it."""
+    with page.expect_response("**/console/api/check"):
+        page.get_by_label("Draft", exact=True).fill(text)
+    state = page.locator(f"#draft-state[data-problems='{problems}']")
+    state.wait_for()
+    return state

@@ -6,13 +6,28 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
-from operator import eq, itemgetter, lt
+from operator import eq, itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from browser_kit import HOUSE, PAGES, TOKEN, Stage, browsing, log_in, show, shown, staged, until, visiting
+from browser_kit import (
+    HOUSE,
+    PAGES,
+    TOKEN,
+    Stage,
+    browsing,
+    listed,
+    log_in,
+    moderate,
+    show,
+    shown,
+    staged,
+    until,
+    visiting,
+    write,
+)
 from playwright.sync_api import Browser, Locator, Page
 from scripted import CHAT_PATH, DONE, chunk, finish, streaming, texts
 
@@ -101,6 +116,13 @@ def now(page: Page, name: str) -> float:
     return float(page.locator(f"[data-now={name}]").get_attribute("data-value") or 0)
 
 
+def test_live_begins_with_a_gateway(page: Page, stage: Stage) -> None:
+    nothing = {"interval": 2, "columns": {}}  # before its second sample
+    page.route("**/console/api/live/history", lambda route: route.fulfill(json=nothing))
+    show(page, stage, "live")
+    assert until(lambda: now(page, "workers"), page=page) == 1
+
+
 def test_live_moves_with_the_traffic(page: Page, stage: Stage) -> None:
     show(page, stage, "live")
     with stage.traffic(TRAFFIC):
@@ -148,16 +170,6 @@ def records(stage: Stage, *asked: object) -> list[Record]:
     """What ``cotguard audit query`` finds, the oldest first."""
     lines = command("audit", "query", stage.trail, "--jsonl", "--limit", 10_000, *asked).splitlines()
     return sorted(map(json.loads, lines), key=lambda record: int(record["seq"]))
-
-
-def listed(page: Page) -> list[str]:
-    """The exchanges that the page lists, with those on its further pages."""
-    rows, older = page.locator("tr[data-request]"), page.get_by_role("button", name="Show older")
-    while older.is_visible():
-        before = rows.count()
-        older.click()
-        assert until(rows.count, partial(lt, before), page) > before
-    return [str(each) for each in rows.evaluate_all("rows => rows.map(({dataset}) => dataset.request)")]
 
 
 def test_exchanges_are_those_of_the_trail(page: Page, stage: Stage) -> None:
@@ -262,15 +274,6 @@ def scanned(stage: Stage, channel: str) -> list[Record]:
     lines = "\n".join(json.dumps({"id": number, "text": text}) for number, text in enumerate(TEXTS[channel]))
     arguments = ("--policy", stage.policy, "--bundle", "none", "--channel", channel, "--jsonl")
     return [json.loads(line) for line in command("scan", *arguments, text=lines).splitlines()]
-
-
-def moderate(page: Page) -> Locator:
-    """Let what was entered be moderated; its result."""
-    with page.expect_response("**/console/api/try"):
-        page.get_by_role("button", name="Moderate").click()
-    result = page.get_by_role("region", name="Result", exact=True)
-    result.get_by_role("heading", name="Result", exact=True).wait_for()
-    return result
 
 
 def spans(side: Locator) -> list[tuple[int, int, str]]:
@@ -433,15 +436,6 @@ def house(stage: Stage) -> Iterator[str]:
     yield digest
     stage.policy.write_text(HOUSE, encoding="utf-8")
     assert until(lambda: in_force(stage), lambda now: now == digest) == digest
-
-
-def write(page: Page, text: str, problems: int = 0) -> Locator:
-    """Write a draft, and wait until it is checked; what is said of it."""
-    with page.expect_response("**/console/api/check"):
-        page.get_by_label("Draft", exact=True).fill(text)
-    state = page.locator(f"#draft-state[data-problems='{problems}']")
-    state.wait_for()
-    return state
 
 
 def decided(stage: Stage) -> tuple[str, str]:
