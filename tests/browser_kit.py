@@ -8,6 +8,7 @@ import asyncio
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, contextmanager
@@ -111,24 +112,48 @@ _Value = TypeVar("_Value")
 
 
 def until(value: Callable[[], _Value], holds: Callable[[_Value], object] = bool, page: Page | None = None) -> _Value:
-    """The first ``value`` that ``holds``, else the last; meanwhile ``page`` goes on."""
-    wait = (
-        page.wait_for_timeout if page is not None else lambda milliseconds: threading.Event().wait(milliseconds / 1e3)
-    )
-    left = int(_SECONDS / 0.05)
-    while not holds(found := value()) and left:
-        wait(50)
-        left -= 1
+    """The first ``value`` that ``holds``, else the last in 20 seconds; meanwhile ``page`` goes on."""
+    deadline = time.monotonic() + _SECONDS
+    while not holds(found := value()) and time.monotonic() < deadline:
+        if page is None:
+            time.sleep(0.05)
+        else:
+            page.wait_for_timeout(50)
     return found
+
+
+class Aside:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+
+    def begin(self, coroutine: Coroutine[Any, Any, _Value]) -> Future[_Value]:
+        """Let a coroutine run."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def run(self, coroutine: Coroutine[Any, Any, _Value]) -> _Value:
+        """The result of a coroutine."""
+        return self.begin(coroutine).result(60)
+
+    def end(self) -> None:
+        """Let nothing run any more."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
 
 @dataclass
 class Stage:
-    """The gateway and what stands around it. Requests for models ``prose:*`` and ``planted:*`` go to the load test's
-    server, others to ``scripted``."""
+    """The gateway and what stands around it.
+
+    Requests for models ``prose:*`` and ``planted:*`` go to the load test's server, others to ``scripted``.
+    """
 
     folder: Path
-    loop: asyncio.AbstractEventLoop
+    aside: Aside
     served: Served
     scripted: Upstream
     issuer: Issuer
@@ -153,10 +178,6 @@ class Stage:
     def log(self) -> str:
         """What the gateway has logged."""
         return (self.folder / "log").read_text(encoding="utf-8")
-
-    def run(self, coroutine: Coroutine[Any, Any, _Value]) -> _Value:
-        """The result of a coroutine that runs beside the test."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
 
     def post(self, token: str = "", path: str = CHAT_PATH, **body: Any) -> httpx.Response:
         """A request of a client, streamed unless it says otherwise."""
@@ -193,7 +214,7 @@ class Stage:
                     self.sent += load.streams
                     await stream_paced(client, self.served.url, load)
 
-        running: Future[None] = asyncio.run_coroutine_threadsafe(stream(), self.loop)
+        running = self.aside.begin(stream())
         try:
             yield
         finally:
@@ -208,7 +229,7 @@ class Stage:
                 await stream_scheduled(client, self.served.url, load, [0.0] * load.streams)
 
         self.sent += load.streams
-        self.run(stream())
+        self.aside.run(stream())
 
     def _client(self, role: str) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(headers={"authorization": f"Bearer {self.keys[role]}"}, raise_for_status=True)
@@ -217,27 +238,18 @@ class Stage:
 @contextmanager
 def staged(folder: Path) -> Iterator[Stage]:
     """Everything that a console is about: a gateway with callers, a trail, and a policy that can be written."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-
-    def run(awaitable: Coroutine[Any, Any, _Value]) -> _Value:
-        return asyncio.run_coroutine_threadsafe(awaitable, loop).result(60)
-
-    stack = AsyncExitStack()
+    aside, stack = Aside(), AsyncExitStack()
     try:
         with started("loadtest.upstream") as load:
             try:
-                yield run(_set_up(folder, stack, loop, load.urls[0]))
+                yield aside.run(_set_up(folder, stack, aside, load.urls[0]))
             finally:
-                run(stack.aclose())
+                aside.run(stack.aclose())
     finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        aside.end()
 
 
-async def _set_up(folder: Path, stack: AsyncExitStack, loop: asyncio.AbstractEventLoop, load_url: str) -> Stage:
+async def _set_up(folder: Path, stack: AsyncExitStack, aside: Aside, load_url: str) -> Stage:
     scripted = Upstream()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", scripted.answer)
@@ -271,7 +283,7 @@ async def _set_up(folder: Path, stack: AsyncExitStack, loop: asyncio.AbstractEve
         )
     )
     await served.ready()
-    return Stage(folder, loop, served, scripted, issuer, load_url, made)
+    return Stage(folder, aside, served, scripted, issuer, load_url, made)
 
 
 @dataclass
