@@ -1,0 +1,41 @@
+"""The cost of a viewer: ratios of pairs, and one quick run of all parts."""
+
+import pytest
+
+from loadtest.pairs import Ratio
+from loadtest.viewer import ROWS, Options, measure, report
+
+
+@pytest.mark.parametrize(
+    ("count", "low", "high"),
+    [(1, 1, 1), (2, 1, 2), (5, 1, 5), (8, 1, 8), (9, 2, 8), (10, 2, 9), (20, 6, 15)],  # as in tables of the sign test
+)
+def test_the_interval_leaves_out_what_the_sign_test_allows(count: int, low: int, high: int) -> None:
+    figures = [float(number) for number in range(count, 0, -1)]
+    assert Ratio.of(figures, [1.0] * count) == ((count + 1) / 2, low, high)
+
+
+def test_ratios_are_those_of_pairs() -> None:
+    assert str(Ratio.of([2.0, 30.0, 400.0], [1.0, 10.0, 400.0])) == "2.000 (1.000 to 3.000)"
+
+
+def test_the_report_names_what_was_compared_with_what() -> None:
+    costs = dict(zip(ROWS, ([10.0, 20.0], [20.0, 20.0], [10.0, 30.0], [40.0, 40.0]), strict=True))
+    told = report(Options(turns=2, workers=2), costs)
+    rows = [line.split(" | ")[1:] for line in told.splitlines()[2:6]]
+    assert rows == [
+        ["15.0", "", " |"],
+        ["20.0", "1.500 (1.000 to 2.000)", " |"],
+        ["20.0", "1.250 (1.000 to 1.500)", "1.000 (0.500 to 1.500) |"],
+        ["40.0", "3.000 (2.000 to 4.000)", "2.000 (2.000 to 2.000) |"],
+    ]
+    assert "`balanced`, 2 workers; 64 streams" in told
+
+
+async def test_a_small_run() -> None:
+    options = Options(streams=2, rate=20, seconds=2.5, turns=1, policy="nothing")
+    said: list[str] = []
+    costs = await measure(options, said.append)
+    assert said == ["turn 1 of 1"]
+    assert tuple(costs) == ROWS
+    assert all(cost > 0 for found in costs.values() for cost in found)
