@@ -33,9 +33,9 @@ async def chromium() -> AsyncIterator[Browser]:
             await browser.close()
 
 
-async def log_in(page: Page, console: str, token: str) -> None:
-    """Let ``page`` show what stands behind the login page of ``console``."""
-    await page.goto(f"{console}/login")
+async def log_in(page: Page, address: str, token: str) -> None:
+    """Let ``page`` show what stands behind the login page of the console, which is at ``address``."""
+    await page.goto(address)
     await page.fill("#token", token)
     await page.click("button[type=submit]")
     await page.wait_for_selector("main:not([aria-busy])")

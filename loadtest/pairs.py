@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from itertools import accumulate
 from math import comb
 from typing import NamedTuple, Self
 
@@ -33,10 +34,5 @@ class Ratio(NamedTuple):
 
 def _left_out(count: int) -> int:
     """How many of ``count`` sorted samples the interval leaves out at each end: the sign test's bound."""
-    outside, left_out = 0.0, 0
-    while left_out < (count - 1) // 2:
-        outside += 2 * comb(count, left_out) / 2**count
-        if outside > 1 - _CONFIDENCE:
-            break
-        left_out += 1
-    return left_out
+    outside = accumulate(2.0 * comb(count, at) / (1 << count) for at in range(count // 2))
+    return max(0, sum(share <= 1 - _CONFIDENCE for share in outside) - 1)

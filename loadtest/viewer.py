@@ -8,7 +8,8 @@
 3. A viewer logs in, loads all files, the session and the last hour, and then hears every sample. He is a plain client
    in this process, or with ``--browser`` the pages in Chromium, which takes time from the cores that the gateway runs
    on, but none that is counted as the gateway's.
-4. Processor time is that of all the gateway's processes, user and system. Ratios are those of runs of the same turn:
+4. What the console takes by itself is measured once more without any request, where there is little else to measure.
+5. Processor time is that of all the gateway's processes, user and system. Ratios are those of runs of the same turn:
    the median, and the interval that holds it with 95 % confidence.
 """
 
@@ -18,11 +19,21 @@ import random
 import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import aiohttp
 import uvloop
@@ -37,7 +48,7 @@ from loadtest.pairs import Ratio
 from loadtest.serving import Server, started
 from loadtest.tables import cells
 
-__all__ = ["ROWS", "Options", "main", "measure", "report"]
+__all__ = ["ROWS", "Costs", "Options", "main", "measure", "report"]
 
 _TOKEN = "made-up-for-the-load-test"  # noqa: S105  # of gateways that nobody else reaches
 _STATIC = Path(cotguard.__file__).parent / "console" / "static"
@@ -51,8 +62,17 @@ _BOTH = f"one viewer of Live, and Exchanges loaded every {_AGAIN_SECONDS:g} s"
 ROWS = (_NONE, _ALONE, _LIVE, _BOTH)
 """What is measured, the baseline first."""
 
-Costs = Mapping[str, Sequence[float]]
-"""Of each row the microseconds an event cost, turn by turn."""
+
+@dataclass
+class Costs:
+    """Of each row what was measured."""
+
+    event: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in ROWS})
+    """Microseconds of processor time an event, turn by turn."""
+    idle: dict[str, float] = field(default_factory=dict)
+    """Milliseconds of processor time a second without any request."""
+
+
 Look = Callable[[str, bool], AbstractAsyncContextManager[None]]
 """Somebody looks at the console at an address, also at Exchanges or not."""
 
@@ -91,22 +111,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def measure(options: Options, progress: Callable[[str], None]) -> Costs:
-    """What an event cost."""
-    costs: dict[str, list[float]] = {name: [] for name in ROWS}
-    order = list(ROWS)
+    """What an event cost, and what looking on costs by itself."""
+    costs = Costs()
     with tempfile.TemporaryDirectory() as folder, started("loadtest.upstream") as upstream:
-        async with _chromium_looks() if options.browser else nullcontext(_client_looks) as look:
+        start = partial(_started, options, upstream, Path(folder))
+        async with _chromium_looks() if options.browser else nullcontext(_client_looks) as look, session() as client:
+            progress("without requests")
+            with start() as gateways:
+                for name in ROWS:
+                    async with gateways.in_row(name, look) as gateway:
+                        costs.idle[name] = await _idle(gateway, options.seconds)
             for turn in range(options.turns):
                 progress(f"turn {turn + 1} of {options.turns}")
-                random.shuffle(order)
-                for name, cost in (await _turn(options, upstream, Path(folder), order, look)).items():
-                    costs[name].append(cost)
+                with start() as gateways:
+                    for contender in gateways:
+                        await _run(options, client, contender, upstream, _WARM_UP_SECONDS)
+                    for name in random.sample(ROWS, len(ROWS)):
+                        async with gateways.in_row(name, look) as contender:
+                            cost = await _run(options, client, contender, upstream, options.seconds)
+                        costs.event[name].append(cost)
     return costs
 
 
-async def _turn(
-    options: Options, upstream: Server, folder: Path, order: Sequence[str], look: Look
-) -> Mapping[str, float]:
+class _Gateways(NamedTuple):
+    """The two that are compared."""
+
+    without: Contender
+    watched: Contender
+
+    @asynccontextmanager
+    async def in_row(self, name: str, look: Look) -> AsyncIterator[Contender]:
+        """The one that the row ``name`` is about, while what it tells of goes on."""
+        looking = look(f"{self.watched.admin}/console", name == _BOTH) if name in (_LIVE, _BOTH) else nullcontext()
+        async with looking:
+            yield self.without if name == _NONE else self.watched
+
+
+@contextmanager
+def _started(options: Options, upstream: Server, folder: Path) -> Iterator[_Gateways]:
     with ExitStack() as stack:
 
         def start(name: str, *more: str) -> Contender:
@@ -114,22 +156,22 @@ async def _turn(
             running = started_cotguard(options.policy, upstream.urls[0], options=(*shared, *more))
             return stack.enter_context(running)
 
-        without, gateway = start("without"), start("with", "--admin-token", _TOKEN)
-        console = f"{gateway.admin}/console"
-        async with session() as client:
+        yield _Gateways(start("without"), start("watched", "--admin-token", _TOKEN))
 
-            async def run(contender: Contender, seconds: float) -> float:
-                plain = Contender(contender.name, contender.url, contender.server)  # its metrics are not asked for
-                load = paced_load(options.streams, options.rate, seconds, planted=options.planted)
-                return (await paced(client, plain, upstream, load))["cpu"]
 
-            for contender in (without, gateway):
-                await run(contender, _WARM_UP_SECONDS)
-            costs = {}
-            for name in order:
-                async with look(console, name == _BOTH) if name in (_LIVE, _BOTH) else nullcontext():
-                    costs[name] = await run(without if name == _NONE else gateway, options.seconds)
-            return costs
+async def _idle(gateway: Contender, seconds: float) -> float:
+    assert gateway.server is not None  # noqa: S101  # it runs
+    before, start = gateway.server.cpu_seconds, time.monotonic()
+    await asyncio.sleep(seconds)
+    return (gateway.server.cpu_seconds - before) / (time.monotonic() - start) * 1e3
+
+
+async def _run(
+    options: Options, client: aiohttp.ClientSession, gateway: Contender, upstream: Server, seconds: float
+) -> float:
+    plain = Contender(gateway.name, gateway.url, gateway.server)  # its metrics are not asked for
+    load = paced_load(options.streams, options.rate, seconds, planted=options.planted)
+    return (await paced(client, plain, upstream, load))["cpu"]
 
 
 @asynccontextmanager
@@ -182,7 +224,7 @@ async def _chromium_looks() -> AsyncIterator[Look]:
         async with AsyncExitStack() as stack:
             context = await stack.enter_async_context(await browser.new_context())
             live = await context.new_page()
-            await log_in(live, console, _TOKEN)
+            await log_in(live, f"{console}/login", _TOKEN)
             await live.wait_for_selector("[data-now=requests][data-value]:not([data-value=''])")
 
             async def again() -> None:
@@ -203,14 +245,15 @@ async def _chromium_looks() -> AsyncIterator[Look]:
 def report(options: Options, costs: Costs) -> str:
     """The table, in Markdown, and what it was made of."""
     rows = []
-    for name, found in costs.items():
-        ratios = ["" if name == base else str(Ratio.of(found, costs[base])) for base in (_NONE, _ALONE)]
-        rows.append((name, f"{statistics.median(found):.1f}", ratios[0], "" if name == _NONE else ratios[1]))
+    for place, (name, found) in enumerate(costs.event.items()):
+        ratios = [str(Ratio.of(found, costs.event[base])) if at < place else "" for at, base in enumerate(ROWS[:2])]
+        rows.append((name, f"{costs.idle[name]:.2f}", f"{statistics.median(found):.1f}", *ratios))
     text = "text full of values" if options.planted else "prose without values"
     processes = "one process" if options.workers == 1 else f"{options.workers} workers"
     viewer = "Chromium" if options.browser else "a plain client"
+    headings = ("", "CPU ms/s without requests", "CPU µs/event", f"ratio to {_NONE}", "ratio to nobody looks")
     return (
-        cells(("", "CPU µs/event", f"ratio to {_NONE}", "ratio to nobody looks"), rows, right=True)
+        cells(headings, rows, right=True)
         + f"\ncotguard {version('cotguard')} with `{options.policy}`, {processes}; {options.streams} streams of "
         f"{options.rate:g} tokens/s, {text}; {options.turns} turns of {options.seconds:g} s a row; the viewer is "
         f"{viewer}. Medians; of ratios in the same turn also the interval that holds the median with 95 % confidence.\n"

@@ -3,7 +3,7 @@
 import pytest
 
 from loadtest.pairs import Ratio
-from loadtest.viewer import ROWS, Options, measure, report
+from loadtest.viewer import ROWS, Costs, Options, measure, report
 
 
 @pytest.mark.parametrize(
@@ -20,14 +20,14 @@ def test_ratios_are_those_of_pairs() -> None:
 
 
 def test_the_report_names_what_was_compared_with_what() -> None:
-    costs = dict(zip(ROWS, ([10.0, 20.0], [20.0, 20.0], [10.0, 30.0], [40.0, 40.0]), strict=True))
-    told = report(Options(turns=2, workers=2), costs)
+    event = dict(zip(ROWS, ([10.0, 20.0], [20.0, 20.0], [10.0, 30.0], [40.0, 40.0]), strict=True))
+    told = report(Options(turns=2, workers=2), Costs(event, dict.fromkeys(ROWS, 0.25)))
     rows = [line.split(" | ")[1:] for line in told.splitlines()[2:6]]
     assert rows == [
-        ["15.0", "", " |"],
-        ["20.0", "1.500 (1.000 to 2.000)", " |"],
-        ["20.0", "1.250 (1.000 to 1.500)", "1.000 (0.500 to 1.500) |"],
-        ["40.0", "3.000 (2.000 to 4.000)", "2.000 (2.000 to 2.000) |"],
+        ["0.25", "15.0", "", " |"],
+        ["0.25", "20.0", "1.500 (1.000 to 2.000)", " |"],
+        ["0.25", "20.0", "1.250 (1.000 to 1.500)", "1.000 (0.500 to 1.500) |"],
+        ["0.25", "40.0", "3.000 (2.000 to 4.000)", "2.000 (2.000 to 2.000) |"],
     ]
     assert "`balanced`, 2 workers; 64 streams" in told
 
@@ -36,6 +36,7 @@ async def test_a_small_run() -> None:
     options = Options(streams=2, rate=20, seconds=2.5, turns=1, policy="nothing")
     said: list[str] = []
     costs = await measure(options, said.append)
-    assert said == ["turn 1 of 1"]
-    assert tuple(costs) == ROWS
-    assert all(cost > 0 for found in costs.values() for cost in found)
+    assert said == ["without requests", "turn 1 of 1"]
+    assert tuple(costs.event) == tuple(costs.idle) == ROWS
+    assert all(cost > 0 for found in costs.event.values() for cost in found)
+    assert all(cost > 0 for cost in costs.idle.values())
