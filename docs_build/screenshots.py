@@ -7,6 +7,7 @@ pages, to look for what is amiss below; name a folder for these.
 
 import argparse
 import asyncio
+import re
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ import aiohttp
 import uvloop
 import yaml
 from PIL import Image
-from playwright.async_api import Page
+from playwright.async_api import Page, expect
 
 from cotguard.callers.document import KeyScope
 from cotguard.callers.keys import KeyStore
@@ -45,7 +46,7 @@ _CALLERS: Final = {
     "search": ("responses", 60.0, 0.35, False, ""),
     "back office": ("anthropic", 35.0, 0.3, True, ""),
     "notebooks": ("ollama", 50.0, 0.2, False, ""),
-    "nightly import": ("chat", 50.0, 0.03, True, "cut"),
+    "nightly import": ("chat", 50.0, 0.12, True, "cut"),
 }
 _TEXT: Final = (
     "The user is Ann Lee, ann.lee@example.com, +1 415 555 2671. Her card 4111 1111 1111 1111 was charged twice, "
@@ -178,8 +179,6 @@ async def _charts(page: Page) -> None:
 
 
 async def _totals(page: Page) -> None:
-    for each in await page.locator(".totals summary").all():
-        await each.click()
     await _to(page, "[aria-labelledby=since]")
 
 
@@ -189,13 +188,14 @@ async def _exchanges(page: Page) -> None:
 
 
 async def _exchange(page: Page) -> None:
-    await page.locator("tr[data-request]", has=page.locator("[data-outcome=redacted]")).first.locator("a").click()
+    none = page.locator("[data-label=decisions][data-value='0']")
+    await page.locator("tr[data-request]", has_not=none).first.locator("a").click()
     await page.wait_for_selector("dialog[data-request]")
 
 
 async def _text(page: Page) -> None:
     await page.goto("playground")
-    await page.get_by_label("Text", exact=True).fill(_TEXT)
+    await page.get_by_role("textbox", name="Text", exact=True).fill(_TEXT)
     await page.get_by_role("button", name="Moderate").click()
     await page.locator(".hit").first.click()
     await _to(page, ".result")
@@ -226,7 +226,7 @@ async def _policy(page: Page) -> None:
     await page.goto("policy")
     await page.get_by_label("Policy in force").select_option("support")
     draft = page.locator("#draft")
-    await page.wait_for_function("document.querySelector('#draft').value.includes('name: support')")
+    await expect(draft).to_have_value(re.compile("name: support"))
     text = await draft.input_value()
     for before, after in _CHANGED:
         if before not in text:
@@ -243,17 +243,18 @@ async def _draft(page: Page) -> None:
 
 
 async def _compare(page: Page) -> None:
-    await page.get_by_label("Text 1", exact=True).fill(_TEXT)
+    await page.get_by_role("textbox", name="Text 1", exact=True).fill(_TEXT)
     await page.get_by_role("button", name="Compare").click()
     await page.wait_for_selector("[data-differing]")
     await _to(page, "[data-card=compare] .compared")
 
 
 async def _trial(page: Page) -> None:
-    start = page.locator("[data-card=trial]").get_by_role("button", name="Start")
+    card = page.locator("[data-card=trial]")
+    start = card.get_by_role("button", name="Start")
     if await start.is_enabled():
         await start.click()
-    await page.wait_for_function("document.querySelector('[data-card=trial]').dataset.exchanges > 9")
+    await expect(card).to_have_attribute("data-exchanges", re.compile(r"\d\d"), timeout=60_000)
     await _to(page, "[data-card=trial]")
 
 

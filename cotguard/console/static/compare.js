@@ -86,6 +86,8 @@ function rowView(row) {
   return h("article", { class: "compare", "data-row": row.label, "data-same": String(row.same), "data-channel": row.channel },
     h("h3", {}, row.label, " ", tag(row.channel), " ", row.same ? tag("same", "good") : tag("differs", "held")),
     h("div", { class: "sides" }, side("active", "In force", row.active, before), side("draft", "Draft", row.draft, after)),
+    !row.same && row.active.delivered === row.draft.delivered &&
+      h("p", { class: "hint" }, "Both deliver the same; what they decided about the values differs."),
     h("details", { class: "more" }, h("summary", {}, `Values: ${row.active.spans.length} in force, ${row.draft.spans.length} with the draft`),
       h("div", { class: "sides" }, found("In force", row.raw, row.active), found("Draft", row.raw, row.draft))));
 }
