@@ -170,7 +170,7 @@ async def _login(page: Page) -> None:
 
 async def _live(page: Page) -> None:
     await log_in(page, "login", _TOKEN)
-    await page.wait_for_selector("[data-now=requests][data-value]:not([data-value=''])")
+    await page.wait_for_selector("[data-now=first_delivered_p50][data-value]:not([data-value=''])")
 
 
 async def _charts(page: Page) -> None:

@@ -1,16 +1,16 @@
 """What the console costs the gateway, and who looks at it: ``python -m loadtest.viewer``.
 
-1. Two gateways with an audit trail stand before the same mock server: one with the console and one without, which is
-   the baseline. Each turn starts both anew, since two processes of the same program differ by some per cent.
-2. In each turn the load of :mod:`loadtest.bench` (paced) goes, in random order, through the gateway without the
-   console; through the other while nobody looks on; while somebody looks at Live; and while he loads Exchanges again
-   and again, too. A run counts as many of the console's samples, one every two seconds, as fit into its seconds.
-3. A viewer logs in, loads all files, the session and the last hour, and then hears every sample. He is a plain client
-   in this process, or with ``--browser`` the pages in Chromium, which takes time from the cores that the gateway runs
-   on, but none that is counted as the gateway's.
-4. What the console takes by itself is measured once more without any request, where there is little else to measure.
-5. Processor time is that of all the gateway's processes, user and system. Ratios are those of runs of the same turn:
-   the median, and the interval that holds it with 95 % confidence.
+1. Two gateways with an audit trail, one with the console and one without, run side by side: the same load goes through
+   both at the same time, each before a mock server of its own. So what else the machine does meets both.
+2. In each turn, on the same streams and in random order: nobody looks; somebody looks at Live; and he loads Exchanges
+   again and again, too. Each time the processor time of an event in both gateways is compared. A turn starts both
+   anew, since two processes of the same program differ by some per cent.
+3. A viewer logs in, loads all files, the session and the last hour, and then hears every sample, one every two seconds;
+   what is counted begins with that. He is a plain client in this process, or with ``--browser`` the pages in Chromium,
+   which takes time from the cores that the gateways run on, but none that is counted as theirs.
+4. What the console takes by itself is measured once without any request, where there is little else to measure.
+5. Processor time is that of all of a gateway's processes, user and system. Ratios are told by their median, and the
+   interval that holds it with 95 % confidence.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -30,10 +30,9 @@ from contextlib import (
     nullcontext,
 )
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import aiohttp
 import uvloop
@@ -41,50 +40,71 @@ import uvloop
 import cotguard
 from loadtest.chromium import chromium, log_in
 from loadtest.contenders import Contender, started_cotguard
-from loadtest.load import session
+from loadtest.load import Load, session, stream_paced
 from loadtest.machine import describe
-from loadtest.measure import paced, paced_load
+from loadtest.measure import account
 from loadtest.pairs import Ratio
 from loadtest.serving import Server, started
 from loadtest.tables import cells
 
-__all__ = ["ROWS", "Costs", "Options", "main", "measure", "report"]
+__all__ = ["ROWS", "Costs", "Options", "Pair", "main", "measure", "report"]
+
+T = TypeVar("T")
 
 _TOKEN = "made-up-for-the-load-test"  # noqa: S105  # of gateways that nobody else reaches
 _STATIC = Path(cotguard.__file__).parent / "console" / "static"
 _AGAIN_SECONDS = 4.0
-_WARM_UP_SECONDS = 1.0
+_WARM_SECONDS = 1.0
+_LONG_SECONDS = 600.0
+"""More than a turn takes: streams are left at its end."""
 
-_NONE = "no console"
-_ALONE = "the console, and nobody looks"
+_ALONE = "nobody looks"
 _LIVE = "one viewer of Live"
 _BOTH = f"one viewer of Live, and Exchanges loaded every {_AGAIN_SECONDS:g} s"
-ROWS = (_NONE, _ALONE, _LIVE, _BOTH)
-"""What is measured, the baseline first."""
+ROWS = (_ALONE, _LIVE, _BOTH)
+"""What is measured, the baseline of the others first."""
+
+Look = Callable[[str, bool], AbstractAsyncContextManager[None]]
+"""Somebody looks at the console at an address, also at Exchanges or not."""
+
+
+class Both(NamedTuple, Generic[T]):
+    """One for the gateway without the console, one for the gateway with it."""
+
+    without: T
+    watched: T
+
+
+class Pair(NamedTuple):
+    """The same figure of both gateways, at the same time."""
+
+    without: float
+    watched: float
+
+    @property
+    def ratio(self) -> float:
+        """What the console makes of it."""
+        return self.watched / self.without
 
 
 @dataclass
 class Costs:
     """Of each row what was measured."""
 
-    event: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in ROWS})
+    event: dict[str, list[Pair]] = field(default_factory=lambda: {name: [] for name in ROWS})
     """Microseconds of processor time an event, turn by turn."""
-    idle: dict[str, float] = field(default_factory=dict)
+    idle: dict[str, Pair] = field(default_factory=dict)
     """Milliseconds of processor time a second without any request."""
-
-
-Look = Callable[[str, bool], AbstractAsyncContextManager[None]]
-"""Somebody looks at the console at an address, also at Exchanges or not."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How much is measured. Seconds are those of one run."""
+    """How much is measured. Seconds are those of one measurement."""
 
-    streams: int = 64
+    streams: int = 32
     rate: float = 50.0
     seconds: float = 4.0
-    turns: int = 10
+    turns: int = 14
     planted: bool = False
     policy: str = "balanced"
     workers: int = 1
@@ -95,10 +115,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print the table."""
     default = Options()
     parser = argparse.ArgumentParser(prog="python -m loadtest.viewer", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--streams", type=int, default=default.streams, help="responses at once (default %(default)s)")
+    parser.add_argument("--streams", type=int, default=default.streams, help="of each gateway (default %(default)s)")
     parser.add_argument("--rate", type=float, default=default.rate, help="tokens/s of a stream (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=default.seconds, help="of a run (default %(default)s)")
-    parser.add_argument("--turns", type=int, default=default.turns, help="runs of each row (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=default.seconds, help="of a measurement (default %(default)s)")
+    parser.add_argument("--turns", type=int, default=default.turns, help="how often (default %(default)s)")
     parser.add_argument("--planted", action="store_true", help="text full of values, so that much is decided")
     parser.add_argument("--policy", default=default.policy, help="(default %(default)s)")
     parser.add_argument("--workers", type=int, default=default.workers, help="of the gateway (default %(default)s)")
@@ -113,65 +133,73 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def measure(options: Options, progress: Callable[[str], None]) -> Costs:
     """What an event cost, and what looking on costs by itself."""
     costs = Costs()
-    with tempfile.TemporaryDirectory() as folder, started("loadtest.upstream") as upstream:
-        start = partial(_started, options, upstream, Path(folder))
-        async with _chromium_looks() if options.browser else nullcontext(_client_looks) as look, session() as client:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        upstreams = Both(*(stack.enter_context(started("loadtest.upstream")) for _ in range(2)))
+        async with _chromium_looks() if options.browser else nullcontext(_client_looks) as look:
             progress("without requests")
-            with start() as gateways:
+            with _gateways(options, upstreams, folder) as gateways:
                 for name in ROWS:
-                    async with gateways.in_row(name, look) as gateway:
-                        costs.idle[name] = await _idle(gateway, options.seconds)
+                    async with _in_row(name, gateways.watched, look):
+                        spent, seconds, _ = await _spent(gateways, options.seconds)
+                    costs.idle[name] = Pair(*(each / seconds * 1e3 for each in spent))
             for turn in range(options.turns):
                 progress(f"turn {turn + 1} of {options.turns}")
-                with start() as gateways:
-                    for contender in gateways:
-                        await _run(options, client, contender, upstream, _WARM_UP_SECONDS)
-                    for name in random.sample(ROWS, len(ROWS)):
-                        async with gateways.in_row(name, look) as contender:
-                            cost = await _run(options, client, contender, upstream, options.seconds)
-                        costs.event[name].append(cost)
+                with _gateways(options, upstreams, folder) as gateways:
+                    for name, pair in (await _turn(options, upstreams, gateways, look)).items():
+                        costs.event[name].append(pair)
     return costs
 
 
-class _Gateways(NamedTuple):
-    """The two that are compared."""
-
-    without: Contender
-    watched: Contender
-
-    @asynccontextmanager
-    async def in_row(self, name: str, look: Look) -> AsyncIterator[Contender]:
-        """The one that the row ``name`` is about, while what it tells of goes on."""
-        looking = look(f"{self.watched.admin}/console", name == _BOTH) if name in (_LIVE, _BOTH) else nullcontext()
-        async with looking:
-            yield self.without if name == _NONE else self.watched
-
-
 @contextmanager
-def _started(options: Options, upstream: Server, folder: Path) -> Iterator[_Gateways]:
+def _gateways(options: Options, upstreams: Both[Server], folder: Path) -> Iterator[Both[Contender]]:
     with ExitStack() as stack:
 
-        def start(name: str, *more: str) -> Contender:
+        def start(name: str, upstream: Server, *more: str) -> Contender:
             shared = ("--audit-dir", str(folder / name), "--workers", str(options.workers))
             running = started_cotguard(options.policy, upstream.urls[0], options=(*shared, *more))
             return stack.enter_context(running)
 
-        yield _Gateways(start("without"), start("watched", "--admin-token", _TOKEN))
+        without = start("without", upstreams.without)
+        yield Both(without, start("watched", upstreams.watched, "--admin-token", _TOKEN))
 
 
-async def _idle(gateway: Contender, seconds: float) -> float:
-    assert gateway.server is not None  # noqa: S101  # it runs
-    before, start = gateway.server.cpu_seconds, time.monotonic()
+async def _turn(options: Options, upstreams: Both[Server], gateways: Both[Contender], look: Look) -> Mapping[str, Pair]:
+    load = Load(options.streams, int(options.rate * _LONG_SECONDS), options.rate, options.planted)
+    measured = {}
+    async with session() as client:
+        streaming = [asyncio.create_task(stream_paced(client, gateway.url, load)) for gateway in gateways]
+        await asyncio.sleep(load.spread + _WARM_SECONDS)
+        for name in random.sample(ROWS, len(ROWS)):
+            async with _in_row(name, gateways.watched, look):
+                measured[name] = await _spent(gateways, options.seconds)
+        for task in streaming:
+            if not task.cancel():
+                await task  # it failed
+        await asyncio.gather(*streaming, return_exceptions=True)
+        sent = [await account(client, upstream) for upstream in upstreams]
+    pairs = {}
+    for name, (spent, seconds, start) in measured.items():
+        events = (sum(start <= at < start + seconds for times in each for at in times) for each in sent)
+        pairs[name] = Pair(*(each / count * 1e6 for each, count in zip(spent, events, strict=True)))
+    return pairs
+
+
+def _in_row(name: str, gateway: Contender, look: Look) -> AbstractAsyncContextManager[None]:
+    """What the row ``name`` tells of goes on."""
+    return nullcontext() if name == _ALONE else look(f"{gateway.admin}/console", name == _BOTH)
+
+
+async def _spent(gateways: Both[Contender], seconds: float) -> tuple[Pair, float, float]:
+    """The processor seconds that both take from now on, for how long that was, and since when."""
+    before, start = _clocks(gateways), time.monotonic()
     await asyncio.sleep(seconds)
-    return (gateway.server.cpu_seconds - before) / (time.monotonic() - start) * 1e3
+    after, end = _clocks(gateways), time.monotonic()
+    return Pair(after.without - before.without, after.watched - before.watched), end - start, start
 
 
-async def _run(
-    options: Options, client: aiohttp.ClientSession, gateway: Contender, upstream: Server, seconds: float
-) -> float:
-    plain = Contender(gateway.name, gateway.url, gateway.server)  # its metrics are not asked for
-    load = paced_load(options.streams, options.rate, seconds, planted=options.planted)
-    return (await paced(client, plain, upstream, load))["cpu"]
+def _clocks(gateways: Both[Contender]) -> Pair:
+    return Pair(*(gateway.server.cpu_seconds if gateway.server else 0.0 for gateway in gateways))
 
 
 @asynccontextmanager
@@ -245,18 +273,31 @@ async def _chromium_looks() -> AsyncIterator[Look]:
 def report(options: Options, costs: Costs) -> str:
     """The table, in Markdown, and what it was made of."""
     rows = []
-    for place, (name, found) in enumerate(costs.event.items()):
-        ratios = [str(Ratio.of(found, costs.event[base])) if at < place else "" for at, base in enumerate(ROWS[:2])]
-        rows.append((name, f"{costs.idle[name]:.2f}", f"{statistics.median(found):.1f}", *ratios))
+    for name, pairs in costs.event.items():
+        without, watched = zip(*pairs, strict=True)
+        ratios = [pair.ratio for pair in pairs]
+        rows.append(
+            (
+                name,
+                *(f"{figure:.2f}" for figure in costs.idle[name]),
+                *(f"{statistics.median(figures):.1f}" for figures in (without, watched)),
+                str(Ratio.of(watched, without)),
+                "" if name == _ALONE else str(Ratio.of(ratios, [pair.ratio for pair in costs.event[_ALONE]])),
+            )
+        )
     text = "text full of values" if options.planted else "prose without values"
     processes = "one process" if options.workers == 1 else f"{options.workers} workers"
     viewer = "Chromium" if options.browser else "a plain client"
-    headings = ("", "CPU ms/s without requests", "CPU µs/event", f"ratio to {_NONE}", "ratio to nobody looks")
+    headings = (
+        *("", "idle, CPU ms/s, no console", "with the console", "CPU µs/event, no console", "with the console"),
+        *("ratio to no console", "ratio to nobody looks"),
+    )
     return (
         cells(headings, rows, right=True)
         + f"\ncotguard {version('cotguard')} with `{options.policy}`, {processes}; {options.streams} streams of "
-        f"{options.rate:g} tokens/s, {text}; {options.turns} turns of {options.seconds:g} s a row; the viewer is "
-        f"{viewer}. Medians; of ratios in the same turn also the interval that holds the median with 95 % confidence.\n"
+        f"{options.rate:g} tokens/s through each gateway, {text}; {options.turns} turns of {options.seconds:g} s a row "
+        f"with {viewer} as the viewer. Medians over turns, of ratios also the interval that holds the median with 95 % "
+        "confidence.\n"
     )
 
 

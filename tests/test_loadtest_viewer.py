@@ -3,7 +3,7 @@
 import pytest
 
 from loadtest.pairs import Ratio
-from loadtest.viewer import ROWS, Costs, Options, measure, report
+from loadtest.viewer import ROWS, Costs, Options, Pair, measure, report
 
 
 @pytest.mark.parametrize(
@@ -20,16 +20,15 @@ def test_ratios_are_those_of_pairs() -> None:
 
 
 def test_the_report_names_what_was_compared_with_what() -> None:
-    event = dict(zip(ROWS, ([10.0, 20.0], [20.0, 20.0], [10.0, 30.0], [40.0, 40.0]), strict=True))
-    told = report(Options(turns=2, workers=2), Costs(event, dict.fromkeys(ROWS, 0.25)))
-    rows = [line.split(" | ")[1:] for line in told.splitlines()[2:6]]
+    event = dict(zip(ROWS, [[Pair(10, 20), Pair(20, 20)], [Pair(10, 10), Pair(20, 30)], [Pair(1, 4)] * 2], strict=True))
+    told = report(Options(turns=2, workers=2), Costs(event, dict.fromkeys(ROWS, Pair(0.25, 0.5))))
+    rows = [line.removesuffix(" |").split(" | ")[1:] for line in told.splitlines()[2:5]]
     assert rows == [
-        ["0.25", "15.0", "", " |"],
-        ["0.25", "20.0", "1.500 (1.000 to 2.000)", " |"],
-        ["0.25", "20.0", "1.250 (1.000 to 1.500)", "1.000 (0.500 to 1.500) |"],
-        ["0.25", "40.0", "3.000 (2.000 to 4.000)", "2.000 (2.000 to 2.000) |"],
+        ["0.25", "0.50", "15.0", "20.0", "1.500 (1.000 to 2.000)", ""],
+        ["0.25", "0.50", "15.0", "20.0", "1.250 (1.000 to 1.500)", "1.000 (0.500 to 1.500)"],
+        ["0.25", "0.50", "1.0", "4.0", "4.000 (4.000 to 4.000)", "3.000 (2.000 to 4.000)"],
     ]
-    assert "`balanced`, 2 workers; 64 streams" in told
+    assert "`balanced`, 2 workers; 32 streams" in told
 
 
 async def test_a_small_run() -> None:
@@ -38,5 +37,5 @@ async def test_a_small_run() -> None:
     costs = await measure(options, said.append)
     assert said == ["without requests", "turn 1 of 1"]
     assert tuple(costs.event) == tuple(costs.idle) == ROWS
-    assert all(cost > 0 for found in costs.event.values() for cost in found)
-    assert all(cost > 0 for cost in costs.idle.values())
+    pairs = [*costs.idle.values(), *(pair for found in costs.event.values() for pair in found)]
+    assert all(figure > 0 for pair in pairs for figure in pair)
