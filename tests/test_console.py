@@ -153,7 +153,7 @@ async def test_so_many_try_at_once(client: Client, monkeypatch: pytest.MonkeyPat
         return 200, {"asked": name}
 
     monkeypatch.setattr(Quiet, "console", slow)
-    tries = [asyncio.create_task(client("POST", "/console/api/try", json={}, headers=csrf)) for _ in range(4)]
+    tries = [asyncio.ensure_future(client("POST", "/console/api/try", json={}, headers=csrf)) for _ in range(4)]
     for _ in tries:
         await begun.acquire()
     refused = await client("POST", "/console/api/compare", json={}, headers=csrf)

@@ -10,7 +10,7 @@ from cotguard.config.settings import Settings
 from cotguard.detectors.contract import Detector
 from cotguard.detectors.registry import build
 from cotguard.gateway.app import Gateway
-from cotguard.gateway.drafting import KEPT, MAX_DRAFT_CHARS, drafted
+from cotguard.gateway.drafting import KEPT, MAX_DRAFT_CHARS
 from cotguard.gateway.moderations import OWN
 from cotguard.policy import Policy, PolicyError
 from cotguard.telemetry.metrics import Metrics
@@ -44,14 +44,14 @@ async def test_a_draft_is_made_ready_once(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("cotguard.gateway.drafting.build", noted)
     texts = [DRAFT.format(name=f"d{number}", entity="CANARY") for number in range(KEPT + 1)]
-    first = await drafted(gateway, "secrets-only", texts[0])
-    again = await drafted(gateway, "secrets-only", texts[0] + "description: words do not matter\n")
+    first = await gateway.drafts.moderation("secrets-only", texts[0])
+    again = await gateway.drafts.moderation("secrets-only", texts[0] + "description: words do not matter\n")
     assert built == ["d0"]
     assert first.detectors is again.detectors
     assert first.findings is not again.findings
     for text in texts[1:]:
-        await drafted(gateway, "secrets-only", text)
-    await drafted(gateway, "secrets-only", texts[0])
+        await gateway.drafts.moderation("secrets-only", text)
+    await gateway.drafts.moderation("secrets-only", texts[0])
     assert built == ["d0", "d1", "d2", "d3", "d4", "d0"]
     assert gateway.active.moderations[OWN].policy.name == "secrets-only"
 
@@ -59,7 +59,7 @@ async def test_a_draft_is_made_ready_once(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_what_is_in_force_is_not_built_again() -> None:
     gateway = gateway_of("secrets-only")
     in_force = gateway.active.moderations[OWN]
-    draft = await drafted(gateway, "secrets-only", READY.read_text())
+    draft = await gateway.drafts.moderation("secrets-only", READY.read_text())
     assert draft.detectors is in_force.detectors
     assert draft.findings is not in_force.findings
 
@@ -67,13 +67,13 @@ async def test_what_is_in_force_is_not_built_again() -> None:
 async def test_a_draft_reads_the_list_of_the_policy_that_it_replaces_and_no_other_file(listed: Path) -> None:
     gateway = gateway_of(listed)
     text = LISTED.format(file="names.txt")
-    assert (await drafted(gateway, "t", text)).policy.known_values == ("Project Bluebird",)
-    assert (await drafted(gateway, str(listed), text)).policy.known_values == ("Project Bluebird",)
+    assert (await gateway.drafts.moderation("t", text)).policy.known_values == ("Project Bluebird",)
+    assert (await gateway.drafts.moderation(str(listed), text)).policy.known_values == ("Project Bluebird",)
     others = ("other.txt", "missing.txt", "/etc/passwd", "../names.txt", str(listed))
     problems = []
     for other in others:
         with pytest.raises(PolicyError) as raised:
-            await drafted(gateway, "t", LISTED.format(file=other))
+            await gateway.drafts.moderation("t", LISTED.format(file=other))
         (problem,) = raised.value.problems
         assert (problem.line, problem.column) == (8, 9)
         problems.append(problem)
@@ -84,14 +84,14 @@ async def test_a_draft_of_a_policy_without_a_list_reads_no_file(listed: Path) ->
     gateway = gateway_of("secrets-only")
     for file in ("names.txt", str(listed.parent / "names.txt")):
         with pytest.raises(PolicyError, match="draft:8:9: a draft reads no other file"):
-            await drafted(gateway, "secrets-only", LISTED.format(file=file))
+            await gateway.drafts.moderation("secrets-only", LISTED.format(file=file))
 
 
 async def test_what_is_wrong_is_told_without_quoting_it() -> None:
     gateway = gateway_of("secrets-only")
     with pytest.raises(ValueError, match=r"^policy: none of this name is in force; write one of: secrets-only$"):
-        await drafted(gateway, "sk-quoted", DRAFT)
+        await gateway.drafts.moderation("sk-quoted", DRAFT)
     with pytest.raises(PolicyError, match="draft: longer than"):
-        await drafted(gateway, "secrets-only", "#" * (MAX_DRAFT_CHARS + 1))
+        await gateway.drafts.moderation("secrets-only", "#" * (MAX_DRAFT_CHARS + 1))
     with pytest.raises(PolicyError, match=r"draft:5:16: "):
-        await drafted(gateway, "secrets-only", DRAFT.format(name="t", entity="SECRETS"))
+        await gateway.drafts.moderation("secrets-only", DRAFT.format(name="t", entity="SECRETS"))

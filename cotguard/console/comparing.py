@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from cotguard.classifier.handover import Answerers, handed_over, pause
 from cotguard.console.traces import Texts, samples
 from cotguard.detectors.contract import RequestFacts
-from cotguard.gateway.drafting import asked, drafted
+from cotguard.gateway.drafting import asked
 from cotguard.gateway.moderations import Moderation
 from cotguard.gateway.trial import counted
 from cotguard.moderation.exchange import Exchange, ModerationFault, RequestBlocked, Verdict
@@ -78,11 +78,11 @@ async def compared(gateway: "Gateway", about: Mapping[str, Any]) -> dict[str, An
 
     A row is one text: ``raw`` is what spans are offsets in (the decoded text of a tool's arguments), ``delivered`` what
     is let out of it. Of requests there are those that either policy rewrites. Raises ``ValueError``, and what
-    :func:`~cotguard.gateway.drafting.drafted` raises.
+    :func:`~cotguard.gateway.drafting.Drafts.moderation` raises.
     """
     name, text = asked(about)
     cases = _cases(about)
-    draft = await drafted(gateway, name, text)
+    draft = await gateway.drafts.moderation(name, text)
     active = gateway.active.named(name)
     compare = _Comparison(gateway.staff.answerers, gateway.active.settings.max_exchange_bytes)
     rows: list[dict[str, Any]] = []

@@ -24,7 +24,6 @@ from cotguard.console.following import Following
 from cotguard.console.recorded import Recorded, dialect_named, read, readable
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.contract import Dialect, ErrorKind, Refused, Translator, UpstreamFault
-from cotguard.gateway.drafting import drafted
 from cotguard.gateway.moderations import OWN, Moderation
 from cotguard.http.answers import failure_of
 from cotguard.http.encodings import EncodingError
@@ -92,7 +91,7 @@ async def tried(gateway: "Gateway", about: Mapping[str, Any]) -> dict[str, Any]:
     if about.get("draft") is None:
         moderation = gateway.active.named(name)
     else:
-        moderation = await drafted(gateway, name, _string(about, "draft", MAX_CHARS))
+        moderation = await gateway.drafts.moderation(name, _string(about, "draft", MAX_CHARS))
     run = _Run(gateway, moderation, entered.facts, requests=entered.requests)
     await entered.moderate(run)
     return run.told()

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotguard.gateway.drafting import asked, drafted
+from cotguard.gateway.drafting import asked
 from cotguard.policy import Policy, PolicyError, is_ready, lists_values, parse
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ class Applying:
     async def apply(self, about: Mapping[str, Any]) -> dict[str, Any]:
         """Put the ``draft`` in force in the place of the ``policy`` whose ``digest`` is named, in the name of ``by``.
 
-        Returns name and digest. Raises :class:`Conflict` and what :func:`~cotguard.gateway.drafting.drafted` raises.
+        Returns name and digest. Raises :class:`Conflict` and what
+        :meth:`~cotguard.gateway.drafting.Drafts.moderation` raises.
         """
         name, text = asked(about)
         async with self._turn:
@@ -77,7 +78,7 @@ class Applying:
 
     async def _put(self, name: str, text: str, about: Mapping[str, Any]) -> dict[str, Any]:
         replaced = self._replaced(name, about)
-        draft = (await drafted(self._gateway, name, text)).policy
+        draft = (await self._gateway.drafts.moderation(name, text)).policy
         before = (await asyncio.to_thread(_text, replaced)).encode()
         if not await self._gateway.record_policy(draft, str(about.get("by", ""))):
             raise Conflict("The audit trail takes no records.")

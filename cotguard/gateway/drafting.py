@@ -8,7 +8,7 @@ last few drafts' detectors are kept.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from cotguard.detectors.contract import Detector
 from cotguard.detectors.registry import build
@@ -16,10 +16,7 @@ from cotguard.gateway.active import Active
 from cotguard.gateway.moderations import OWN, Moderation
 from cotguard.policy import Policy, PolicyError, Problem, parse_draft
 
-if TYPE_CHECKING:
-    from cotguard.gateway.app import Gateway
-
-__all__ = ["KEPT", "MAX_DRAFT_CHARS", "Drafts", "asked", "drafted"]
+__all__ = ["KEPT", "MAX_DRAFT_CHARS", "Drafts", "asked"]
 
 MAX_DRAFT_CHARS = 64 * 1024
 """The longest text of a draft: reading YAML takes a second for each MiB, and comparing rules its square."""
@@ -58,7 +55,7 @@ class Drafts:
     async def moderation(self, name: str, text: str) -> Moderation:
         """The same with what moderates under it, and nothing found yet.
 
-        Raises what :func:`~cotguard.detectors.registry.build` raises, too.
+        Raises what ``policy`` and :func:`~cotguard.detectors.registry.build` raise.
         """
         policy = await self.policy(name, text)
         async with self._turn:
@@ -91,12 +88,3 @@ def asked(about: Mapping[str, Any]) -> tuple[str, str]:
     if not isinstance(text, str):
         raise ValueError("draft: write the policy's text")  # noqa: TRY004
     return name, text
-
-
-async def drafted(gateway: "Gateway", name: str, text: str) -> Moderation:
-    """What moderates under the draft ``text``, written to replace the policy in force that is called ``name``.
-
-    Raises :class:`~cotguard.policy.PolicyError` where the draft cannot be used, ``ValueError`` where no policy is
-    called so, and :class:`~cotguard.classifier.bundle.BundleError`.
-    """
-    return await gateway.drafts.moderation(name, text)

@@ -29,7 +29,7 @@ from cotguard.classifier.handover import Answerers, Handover
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.contract import Prepared, Refused, UpstreamFault
 from cotguard.gateway.call import Call
-from cotguard.gateway.drafting import asked, drafted
+from cotguard.gateway.drafting import asked
 from cotguard.gateway.moderations import Moderation
 from cotguard.gateway.outgoing import Unmoderated, is_recordable, moderate
 from cotguard.gateway.recording import BUSY, TOO_LARGE, Recording
@@ -285,13 +285,13 @@ def _written(rows: Mapping[tuple[str, ...], int]) -> list[list[Any]]:
 async def start(gateway: "Gateway", about: Mapping[str, Any]) -> dict[str, Any]:
     """Begin a trial: ``about`` has the ``draft``, the name of the ``policy`` that it is to replace, and ``minutes``.
 
-    Raises ``ValueError``, and what :func:`~cotguard.gateway.drafting.drafted` raises.
+    Raises ``ValueError``, and what :func:`~cotguard.gateway.drafting.Drafts.moderation` raises.
     """
     name, text = asked(about)
     minutes = about.get("minutes")
     if type(minutes) is not int or not 1 <= minutes <= MAX_MINUTES:
         raise ValueError(f"minutes: write a whole number from 1 to {MAX_MINUTES}")
-    draft = await drafted(gateway, name, text)
+    draft = await gateway.drafts.moderation(name, text)
     active = gateway.active
     gateway.trial.start(draft, active.named(name), minutes, active.settings.max_exchange_bytes)
     return gateway.trial.state

@@ -11,7 +11,7 @@ const NOT_WRITTEN = "This gateway does not write its policies' files: download t
 
 /**
  * The card for what is done with a draft. `draft` is {policy (as /policies tells it), text, checked (as /check answers,
- * or null)} and has `onapplied(text)` and `reload()`, called after the policies in force have changed.
+ * or null)} and has `onapplied(text, name)` and `reload(name)`, called after the policies in force have changed.
  */
 export function applyCard(draft, mayChange) {
   const said = h("div", { role: "alert" });
@@ -21,7 +21,7 @@ export function applyCard(draft, mayChange) {
     fill(said);
     try {
       const told = await post(path, about);
-      await done();
+      await done(told);
       fill(said, h("p", { class: "message good" }, `${told.name} is in force now. Digest: `, digest(told.digest)));
     } catch (error) {
       if (error.status !== 409) {
@@ -41,7 +41,7 @@ export function applyCard(draft, mayChange) {
       changes(policy.sentences, checked.sentences),
     ];
     if (await confirmed(`Apply the draft to ${policy.name}?`, content, "Apply")) {
-      await change("apply", { policy: policy.name, draft: text, digest: policy.digest }, () => draft.onapplied(text));
+      await change("apply", { policy: policy.name, draft: text, digest: policy.digest }, ({ name }) => draft.onapplied(text, name));
     }
   }
 
@@ -49,7 +49,7 @@ export function applyCard(draft, mayChange) {
     const { policy } = draft;
     const content = h("p", {}, `What stood in ${policy.file ?? policy.name} before the last change is put in force again, in the place of `, digest(policy.digest), ".");
     if (await confirmed(`Roll back ${policy.name}?`, content, "Roll back")) {
-      await change("rollback", { policy: policy.name, digest: policy.digest }, () => draft.reload());
+      await change("rollback", { policy: policy.name, digest: policy.digest }, ({ name }) => draft.reload(name));
     }
   }
 

@@ -19,9 +19,10 @@ export async function show(main, who) {
   let current = policies[0];
   const inForce = h("section", { class: "card", "aria-labelledby": "in-force", "data-card": "in-force" });
   const choice = select(policies.map(({ name }) => name), current.name, { id: "policy", autocomplete: "off", onchange: () => choose(choice.value) });
-  const desk = may(who.right, "try") ? await draftDesk(who, async () => {
+  const desk = may(who.right, "try") ? await draftDesk(who, async (name = current.name) => {
     ({ policies } = await get("policies"));
-    choose(current.name);
+    fill(choice, policies.map((each) => h("option", { value: each.name }, each.name)));
+    choose(name);
   }) : null;
 
   function choose(name) {
@@ -59,7 +60,7 @@ async function textOf({ name, file }) {
   return get(`policies/${encodeURIComponent(name)}/text`).catch(({ message }) => ({ text: null, why: message }));
 }
 
-/** Everything about a draft; `reload()` asks for the policies in force again. */
+/** Everything about a draft; `reload(name)` asks for the policies in force again, and shows that one. */
 async function draftDesk(who, reload) {
   const schema = await get("schema").catch(() => null);
   const drafts = new Map(); // by policy: {text, base}, as long as the page is open
@@ -69,9 +70,10 @@ async function draftDesk(who, reload) {
   const written = editor("Draft", schema, changed);
   const draft = {
     policy: null, checked: null, text: "", changed: false, reload,
-    onapplied: (text) => {
-      drafts.set(draft.policy.name, { text, base: text });
-      return reload();
+    onapplied: (text, name) => {
+      drafts.delete(draft.policy.name);
+      drafts.set(name, { text, base: text });
+      return reload(name);
     },
   };
   const apply = applyCard(draft, may(who.right, "change"));
