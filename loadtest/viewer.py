@@ -104,7 +104,7 @@ class Options:
     streams: int = 32
     rate: float = 50.0
     seconds: float = 4.0
-    turns: int = 14
+    turns: int = 18
     planted: bool = False
     policy: str = "balanced"
     workers: int = 1
