@@ -170,7 +170,8 @@ async def _login(page: Page) -> None:
 
 async def _live(page: Page) -> None:
     await log_in(page, "login", _TOKEN)
-    await page.wait_for_selector("[data-now=first_delivered_p50][data-value]:not([data-value=''])")
+    told = "[data-now=first_{}_p50][data-value]:not([data-value=''])"  # it is where an answer has just begun
+    await page.wait_for_selector(f"main:has({told.format('upstream')}):has({told.format('delivered')})")
 
 
 async def _charts(page: Page) -> None:
@@ -224,7 +225,6 @@ def _recorded() -> str:
 
 async def _policy(page: Page) -> None:
     await page.goto("policy")
-    await page.get_by_label("Policy in force").select_option("support")
     draft = page.locator("#draft")
     await expect(draft).to_have_value(re.compile("name: support"))
     text = await draft.input_value()
