@@ -1,7 +1,9 @@
 """Every verdict that is counted is recorded, with what an auditor asks, and nothing of the text."""
 
 import hashlib
+import re
 from collections import Counter
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from cotguard.moderation.exchange import Exchange
 from cotguard.moderation.verdict import Decision, Journal, Outcome, Verdict
 from cotguard.moderation.view import PlainView
 from cotguard.policy import Policy, parse
-from cotguard.spans import Action, ChannelKind
+from cotguard.spans import Action, ChannelKind, Span
 
 POLICY = parse(
     """
@@ -89,6 +91,52 @@ def test_a_record_says_which_rule_where_and_what_recurs() -> None:
         (Outcome.ALLOWED, -1, hashed("ann.lee@example.com"))
     ]
     assert redacted[1].value == hashed("bob@example.org")
+
+
+class Late:
+    """Finds addresses again, and says so forty characters later: as the classifier does."""
+
+    name = "late"
+    entities = frozenset({"EMAIL_ADDRESS"})
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._stable = 0
+
+    def open(self, _scope: object) -> "Late":
+        return Late()
+
+    def advance(self, text: str, final: bool) -> tuple[list[Span], int]:
+        self._text += text
+        before, self._stable = self._stable, len(self._text) - 40 * (not final)
+        if self._stable <= before:
+            self._stable = before
+            return [], before
+        found = [match.span() for match in re.finditer(r"[a-z.]{3,12}@example", self._text)]
+        spans = [
+            Span(start, end, "EMAIL_ADDRESS", 0.4, "late") for start, end in found if before <= start < self._stable
+        ]
+        return spans, self._stable
+
+
+@given(pieces=PIECES, data=st.data())
+def test_what_is_recorded_does_not_depend_on_the_cuts(pieces: list[str], data: st.DataObject) -> None:
+    """Nor on who finds a value first, nor on what was read behind a block."""
+    text = "".join(pieces)
+    detectors = (*DETECTORS, Late())
+    cuts = sorted(data.draw(st.sets(st.integers(1, max(len(text) - 1, 1)), max_size=12)))
+    whole, journal = run(POLICY, detectors, "I am ann.lee@example.com", [text])
+    parts = [text[start:end] for start, end in pairwise([0, *cuts, len(text)])]
+    again, other = run(POLICY, detectors, "I am ann.lee@example.com", parts)
+    assert again.tally == whole.tally
+    assert other.take() == journal.take()
+
+
+def test_a_value_that_passes_is_counted_once() -> None:
+    asked = "I am ann.lee@example.com"
+    exchange, _ = run(POLICY, (*DETECTORS, Late()), asked, ["your mail is ann.lee@example.com, and that is all"])
+    passed = Verdict("EMAIL_ADDRESS", ChannelKind.REASONING, Action.ALLOW, Outcome.ALLOWED)
+    assert {each: count for each, count in exchange.tally.items() if each.kind is ChannelKind.REASONING} == {passed: 1}
 
 
 class Broken:

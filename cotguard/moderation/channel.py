@@ -88,6 +88,11 @@ class Terms:
             raise ExchangeTooLarge(f"more than {self.max_bytes} bytes held for one exchange")
 
 
+def _order(finding: Finding) -> tuple[int, int, bool, float, str, str]:
+    span = finding.span
+    return span.start, -span.end, span.learned, -span.score, span.detector, span.entity
+
+
 def _end(link: tuple[int, int]) -> int:
     return link[1]
 
@@ -105,6 +110,8 @@ class Channel:
         "_observer",
         "_offset",
         "_owned",
+        "_passing",
+        "_passing_ends",
         "_seen",
         "_sessions",
         "_stables",
@@ -145,6 +152,8 @@ class Channel:
         self._bridges = Bridges(terms.detectors, terms.facts)
         self._offset = 0  # where the open sessions' offset 0 is
         self._findings: list[Finding] = []
+        self._passing: list[Finding] = []  # what stays as it is, in text that is not released
+        self._passing_ends: dict[Verdict, int] = {}  # of the last value counted
         self._owned: list[tuple[int, int, frozenset[ChannelKind]]] = []  # values that pass for where they come from
         self._links: list[tuple[int, int]] = []  # targets not released to their end, in order; none overlap
         self._withheld: ChannelKind | None = None
@@ -304,7 +313,7 @@ class Channel:
         if action.rewrites or span.given:
             self._findings.append(Finding(span, kind, action))
             return
-        self._note(Verdict(span.entity, kind, action, Outcome.of(action)), span)
+        self._passing.append(Finding(span, kind, action))
         if origins and not span.learned:
             self._owned = [owned for owned in self._owned if owned[1] > self.released]
             self._owned.append((span.start, span.end, origins))
@@ -482,6 +491,7 @@ class Channel:
             given = [finding.span for finding in group.findings if finding.span.given]
             if given:
                 self._leave_given(group, given)
+            self._count_passing(group.start)
             self._count(group)
             if shadow or not group.findings:
                 edits += self._restored(given)
@@ -505,6 +515,7 @@ class Channel:
                 continue
             replaced = around(self._view, group.start, group.end, given) if given else [(group.start, group.end)]
             edits += sorted(self._replaced(replaced, group) + self._restored(given))
+        self._count_passing(frontier)
         pieces.append(self._render(frontier, edits))
         return "".join(pieces)
 
@@ -598,6 +609,23 @@ class Channel:
             rest = [(max(at, resumes), until, text) for at, until, text in edits if until > resumes]
             written += self._render(end, rest)
         return written
+
+    def _count_passing(self, end: int) -> None:
+        """Count values before ``end`` that stay as they are: what overlaps with another one of its entity is the same.
+
+        All that begin there are known now, so it does not matter in which order they were found.
+        """
+        if not self._passing:
+            return
+        passing = [finding for finding in self._passing if finding.span.start < end]
+        self._passing = [finding for finding in self._passing if finding.span.start >= end]
+        for finding in sorted(passing, key=_order):
+            span, action = finding.span, finding.action
+            verdict = Verdict(span.entity, finding.kind, action, Outcome.of(action))
+            last = self._passing_ends.get(verdict, 0)
+            self._passing_ends[verdict] = max(last, span.end)
+            if span.start >= last:
+                self._note(verdict, span)
 
     def _count(self, group: Group) -> None:
         """Count a group once for each entity: two rules that find the same value are one finding."""
