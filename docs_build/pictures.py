@@ -45,11 +45,8 @@ PICTURES: Final = (
     Picture("policy", "Policy", "The policy in force in sentences, and the draft of another in the editor below."),
     Picture("draft", "Policy, a draft", "What a changed draft would do otherwise, sentence by sentence."),
     Picture("compare", "Policy, compared", "Draft and policy in force on the same texts; what differs is marked."),
-    Picture(
-        "trial",
-        "Policy, on trial",
-        "A trial in the shadow of live traffic, in counts; below, what applies it.",
-    ),
+    Picture("trial", "Policy, on trial", "A trial in the shadow of live traffic, in counts."),
+    Picture("apply", "Policy, put in force", "The question before a draft is applied, with what it changes."),
     Picture("loaded", "Loaded", "What runs: version and libraries, policies, upstreams, the bundle and its checksums."),
 )
 

@@ -258,6 +258,12 @@ async def _trial(page: Page) -> None:
     await _to(page, "[data-card=trial]")
 
 
+async def _apply(page: Page) -> None:
+    await _to(page, "[data-card=apply]")
+    await page.locator("[data-card=apply]").get_by_role("button", name="Apply").click()
+    await page.wait_for_selector("dialog[open]")
+
+
 async def _loaded(page: Page) -> None:
     await page.goto("loaded")
     await page.wait_for_selector("main:not([aria-busy]) .loaded")
@@ -284,6 +290,7 @@ _SHOW: Final[Mapping[str, Callable[[Page], Awaitable[None]]]] = {
     "draft": _draft,
     "compare": _compare,
     "trial": _trial,
+    "apply": _apply,
     "loaded": _loaded,
 }
 """How each picture comes to be, one after the other in the same tab."""
