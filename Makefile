@@ -11,8 +11,8 @@ PINS := deploy/constraints.txt
 NATIVE := build/native/.ready
 RUN_NATIVE := PYTHONSAFEPATH=1 PYTHONPATH=build/native:. $(BIN)/python
 
-.PHONY: help demo test test-long test-remote test-triton test-node test-native native bench loadtest torture fuzz chaos soak \
-	lint schema docs tools golden constraints sbom audit-deps train train-smoke clean
+.PHONY: help demo test test-long test-remote test-triton test-node test-native native bench loadtest viewer torture fuzz chaos soak \
+	lint schema docs pictures tools golden constraints sbom audit-deps train train-smoke clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -77,6 +77,9 @@ loadtest: $(REPORT_READY) ## the full report with plots, 17 minutes: loadtest/re
 	$(BIN)/python -m loadtest.report
 	$(BIN)/python -m loadtest.capacity
 
+viewer: $(READY) ## what the console and a viewer of it cost, 6 minutes: the table of docs/console.md
+	$(BIN)/python -m loadtest.viewer
+
 chaos: $(READY) ## what breaks while clients look at every byte: chaos/report
 	$(BIN)/python -m chaos
 
@@ -114,6 +117,9 @@ schema: $(READY) ## write the JSON Schemas of policies and of config files
 docs: $(READY) ## the generated parts of pages, and the site: site/index.html
 	$(BIN)/python -m docs_build
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+pictures: $(READY) ## the console's pictures in the docs (needs Chromium)
+	$(BIN)/python -m docs_build.screenshots
 
 golden: $(BIN)/helm ## render deploy/ to tests/golden
 	for values in default gpu locked-down sidecar; do \

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from cotguard.dialects import listing
 from cotguard.dialects.catalogue import dialects
-from docs_build import commands, entities, nav, policies, settings
+from docs_build import commands, entities, nav, pictures, policies, settings
 
 __all__ = ["PARTS", "filled"]
 
@@ -17,6 +17,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "cotguard dialects": lambda: f"```text\n{listing.plain(dialects())}```\n",
     "cotguard dialects --markdown": lambda: listing.markdown(dialects()),
     "commands": commands.reference,
+    "console pictures": pictures.reference,
     "entities": entities.reference,
     "pages": nav.reference,
     "policy actions": policies.actions,

@@ -79,8 +79,10 @@ def lineup(names: Iterable[str], upstream: str) -> Iterator[Sequence[Contender]]
 
 
 @contextmanager
-def started_cotguard(policy: str, upstream: str, *, bundle: str = "none") -> Iterator[Contender]:
-    """``cotguard serve`` with a ready policy, or the one that decides nothing, and a classifier.
+def started_cotguard(
+    policy: str, upstream: str, *, bundle: str = "none", options: Sequence[str] = ()
+) -> Iterator[Contender]:
+    """``cotguard serve`` with a ready policy, or the one that decides nothing, a classifier, and other options.
 
     A policy's name may end as that of a contender with the compiled core does.
     """
@@ -90,7 +92,7 @@ def started_cotguard(policy: str, upstream: str, *, bundle: str = "none") -> Ite
     any_port = "127.0.0.1:0"
     arguments = ("--upstream", upstream, "--listen", any_port, "--admin-listen", any_port, "--policy", file)
     running: AbstractContextManager[Server] = started(
-        "cotguard", "serve", *arguments, "--bundle", bundle, "--classifier-deadline", "60", modules=modules
+        "cotguard", "serve", *arguments, "--bundle", bundle, "--classifier-deadline", "60", *options, modules=modules
     )
     with running as server:
         yield Contender(name, server.urls[0], server, server.urls[-1], server.memory_bytes)

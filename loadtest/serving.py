@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -69,20 +70,29 @@ class Server:
 def started(module: str, *arguments: str, modules: str = "") -> Iterator[Server]:
     """``python -m module`` as a process of its own, found in the folder ``modules`` if one is given.
 
+    What it reports is told when it has stopped: at a terminal cotguard has a console, which is not what is measured.
+
     Raises ``RuntimeError`` when it does not get ready.
     """
     command = [sys.executable, "-m", module, *arguments]
     environment = {"COTGUARD_LOG_LEVEL": "warning", **os.environ}  # a line for each exchange would bury the report
     if modules:
         environment |= {"PYTHONSAFEPATH": "1", "PYTHONPATH": modules}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)  # noqa: S603  # our own
-    with process, stopping(process):
-        assert process.stdout is not None  # noqa: S101  # it is a pipe
-        line = process.stdout.readline()
-        urls = re.findall(r"https?://[^\s;]+", line)
-        if not urls:
-            raise RuntimeError(f"{' '.join(command[1:])} did not start")
-        yield Server(urls, psutil.Process(process.pid))
+    with tempfile.TemporaryFile("w+") as reported:
+        process = subprocess.Popen(  # noqa: S603  # our own
+            command, stdout=subprocess.PIPE, stderr=reported, text=True, env=environment
+        )
+        try:
+            with process, stopping(process):
+                assert process.stdout is not None  # noqa: S101  # it is a pipe
+                line = process.stdout.readline()
+                urls = re.findall(r"https?://[^\s;]+", line)
+                if not urls:
+                    raise RuntimeError(f"{' '.join(command[1:])} did not start")
+                yield Server(urls, psutil.Process(process.pid))
+        finally:
+            reported.seek(0)
+            sys.stderr.write(reported.read())
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from functools import cache, partial
 
 import orjson
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from loadtest.dialects import DIALECTS, Dialect
 from loadtest.script import script
@@ -87,11 +88,20 @@ def create_upstream() -> web.Application:
         sent.clear()
         return response
 
-    app = web.Application()
+    app = web.Application(middlewares=[_until_left])
     for dialect in DIALECTS.values():
         app.router.add_post(dialect.path, partial(answer, dialect))
     app.router.add_get("/sent", account)
     return app
+
+
+@web.middleware
+async def _until_left(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """That a client has left while something was written is no fault."""
+    try:
+        return await handler(request)
+    except ConnectionResetError:
+        raise asyncio.CancelledError from None
 
 
 async def _write(

@@ -37,6 +37,7 @@ from docs_build.commands import options
 from docs_build.nav import PAPERS, listed
 from docs_build.pages import DOCS, ROOT, Block, Page, pages
 from docs_build.parts import PARTS, filled
+from docs_build.pictures import FOLDER, LOOKS, PICTURES
 
 PAGES = [Page.read(path) for path in pages()]
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -101,6 +102,12 @@ def test_generated_parts_are_current(page: Page) -> None:
 
 def test_every_generated_part_has_its_place() -> None:
     assert [name for name in PARTS if not any(f"<!-- {name} -->\n" in page.text for page in PAGES)] == []
+
+
+def test_every_picture_of_the_console_is_there() -> None:
+    found = {path.name: path.stat().st_size for path in (DOCS / FOLDER).iterdir()}
+    assert found.keys() == {picture.file(*look) for picture in PICTURES for look in LOOKS}, "run make pictures"
+    assert sum(found.values()) < 3 * 2**20
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -1,10 +1,12 @@
 """Live numbers: what the metrics say now, and how they moved in the last hour.
 
 A *sample* is made of two snapshots of all metrics (:mod:`cotguard.telemetry.totals`): rates and quantiles are those of
-the time between them, gauges those of the second. Quantiles are interpolated within a histogram's bucket.
+the time between them, gauges those of the second. Quantiles are interpolated within a histogram's bucket; those of
+whole numbers are rounded up, as there are no halves of them.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -29,6 +31,7 @@ _HISTOGRAMS: Final = {
     "classifier_batch": ("cotguard_classifier_batch_windows", ()),
     "loop_lag": ("cotguard_event_loop_lag_seconds", ()),
 }
+_WHOLE: Final = frozenset({"held", "classifier_batch"})
 _GAUGES: Final = {
     "active": "cotguard_active_streams",
     "workers": "cotguard_workers",
@@ -89,7 +92,8 @@ def sample(before: Figures, now: Figures) -> dict[str, float | None]:
         earlier = before.buckets(histogram, labels)
         moved_by = {bound: count - earlier.get(bound, 0.0) for bound, count in now.buckets(histogram, labels).items()}
         for share, suffix in _QUANTILES:
-            told[f"{name}_{suffix}"] = _quantile(moved_by, share)
+            value = _quantile(moved_by, share)
+            told[f"{name}_{suffix}"] = float(math.ceil(value)) if value is not None and name in _WHOLE else value
     return told
 
 

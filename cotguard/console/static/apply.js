@@ -22,7 +22,7 @@ export function applyCard(draft, mayChange) {
     try {
       const told = await post(path, about);
       await done(told);
-      fill(said, h("p", { class: "message good" }, `${told.name} is in force now, with the digest `, digest(told.digest), "."));
+      fill(said, h("p", { class: "message good" }, `${told.name} is in force now. Digest: `, digest(told.digest)));
     } catch (error) {
       if (error.status !== 409) {
         fill(said, h("p", { class: "problem" }, error.message), problemList(error.problems ?? []));

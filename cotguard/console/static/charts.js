@@ -5,6 +5,7 @@ import { fill, h, set } from "./dom.js";
 import { clock, count, duration, rate } from "./format.js";
 
 const HEIGHT = 170;
+const SHORTEST = 60; // seconds
 const HALVES = [["p50", "p50", 1, [4, 4]], ["p99", "p99", 2, []]];
 
 /** A pair of quantiles of one distribution. */
@@ -61,10 +62,11 @@ export class Charts {
     for (const chart of this.shown) chart.tell();
   }
 
-  /** The times that are shown, first and last. */
+  /** The times that are shown, first and last: no more than there are samples for, and no less than a minute. */
   get range() {
     const last = this.hour.latest ?? Date.now() / 1000;
-    return [last - this.span, last];
+    const known = Math.max(last - (this.hour.columns.time[0] ?? last), SHORTEST);
+    return [last - Math.min(this.span, known), last];
   }
 }
 

@@ -7,7 +7,7 @@ import { many, tag } from "./format.js";
 import { problemList } from "./problems.js";
 import { sides } from "./sides.js";
 import { area } from "./source.js";
-import { highlighted, legend, teller } from "./spans.js";
+import { highlighted, legend, teller, valuesOf } from "./spans.js";
 import { CHANNELS } from "./words.js";
 
 const TOKEN = /\[[^\][\s]*\]|[\p{L}\p{N}_]+|\s+|[^\p{L}\p{N}_\s]/gu;
@@ -86,7 +86,9 @@ function rowView(row) {
   return h("article", { class: "compare", "data-row": row.label, "data-same": String(row.same), "data-channel": row.channel },
     h("h3", {}, row.label, " ", tag(row.channel), " ", row.same ? tag("same", "good") : tag("differs", "held")),
     h("div", { class: "sides" }, side("active", "In force", row.active, before), side("draft", "Draft", row.draft, after)),
-    h("details", { class: "more" }, h("summary", {}, `Values: ${row.active.spans.length} in force, ${row.draft.spans.length} with the draft`),
+    !row.same && row.active.delivered === row.draft.delivered &&
+      h("p", { class: "hint" }, "Both deliver the same; what they decided about the values differs."),
+    h("details", { class: "more" }, h("summary", {}, `Values: ${valuesOf(row.active.spans)} in force, ${valuesOf(row.draft.spans)} with the draft`),
       h("div", { class: "sides" }, found("In force", row.raw, row.active), found("Draft", row.raw, row.draft))));
 }
 

@@ -7,7 +7,7 @@ import { digest, many } from "./format.js";
 import { player } from "./player.js";
 import { problemList } from "./problems.js";
 import { area, source } from "./source.js";
-import { highlighted, legend, spanTable, teller } from "./spans.js";
+import { highlighted, legend, spanTable, teller, valuesOf } from "./spans.js";
 
 const CUTS = [["token", "about a token each"], ["character", "one character each"], ["whole", "all at once"]];
 
@@ -68,18 +68,19 @@ export async function show(main) {
 /** A result of /try. */
 function outcome(result) {
   const spans = result.channels.flatMap((channel) => channel.spans);
+  const values = result.channels.reduce((sum, channel) => sum + valuesOf(channel.spans), 0);
   const blocked = result.blocked && h("p", { class: "message bad", "data-blocked": true }, "Blocked: a rule ended the exchange. The client gets what stands before the blocked value, and nothing after it.");
   const fault = result.fault && h("p", { class: "message bad", "data-fault": true }, `Fault: ${result.fault}`);
   return [
     h("section", { class: "card" },
       h("h2", {}, "Result"),
-      h("p", {}, `Decided by ${result.policy.name}, `, digest(result.policy.digest), `: ${many(spans.length, "value")} found in ${many(result.channels.length, "channel")}`,
+      h("p", {}, `Decided by ${result.policy.name}, `, digest(result.policy.digest), `: ${many(values, "value")} found in ${many(result.channels.length, "channel")}`,
         result.received_bytes === undefined ? "." : `; ${many(result.received_bytes, "byte")} came from the upstream.`),
       blocked, fault, legend(spans),
       !result.channels.length && h("p", {}, "No text was received.")),
     result.channels.map(channelCard),
     result.steps.length > 0 && result.channels.length > 0 && player(result),
-    h("section", { class: "card" }, h("h2", {}, "All values"), spanTable(result.channels)),
+    h("section", { class: "card" }, h("h2", {}, "Who found what"), spanTable(result.channels)),
     result.wire !== undefined && h("details", { class: "card wire" }, h("summary", {}, h("h2", {}, "What the client gets")),
       h("pre", { tabindex: 0, role: "region", "aria-label": "Wire text", "data-wire": true }, result.wire)),
   ];

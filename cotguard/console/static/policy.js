@@ -106,7 +106,7 @@ async function draftDesk(who, reload) {
       draft.checked = found;
       const good = !found.problems.length;
       fill(state, good
-        ? h("p", { class: "message good" }, "Nothing is wrong. The draft is called ", found.name, ", its digest is ", digest(found.digest), ".")
+        ? h("p", { class: "message good" }, "Nothing is wrong. The draft is called ", found.name, ". Digest: ", digest(found.digest))
         : [h("p", { class: "message bad" }, `${many(found.problems.length, "problem")}:`), problemList(found.problems, written.go)]);
       set(state, { "data-problems": found.problems.length });
       fill(sentences, good && (draft.policy.digest === found.digest

@@ -5,6 +5,8 @@ import { exact } from "./format.js";
 
 const HEADINGS = ["Entity", "Channel", "Action", "Outcome", "In force", "Draft", "Difference"];
 
+const LABELS = 4;
+
 /** `active` and `draft` are lists of [entity, channel, action, outcome, count]. What differs stands first. */
 export function sides(caption, active, draft) {
   const rows = new Map();
@@ -25,6 +27,9 @@ export function sides(caption, active, draft) {
   ]), { class: "cards counts" });
   for (const row of region.querySelectorAll("tbody tr")) {
     [...row.cells].forEach((cell, index) => set(cell, { "data-label": HEADINGS[index] }));
+  }
+  for (const row of region.querySelectorAll("tr")) {
+    for (const cell of [...row.cells].slice(LABELS)) set(cell, { class: "number" });
   }
   return region;
 }

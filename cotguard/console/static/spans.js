@@ -75,6 +75,11 @@ function marked(points, group, tell) {
   return element;
 }
 
+/** How many values `spans` are: those that overlap are one, found by several detectors or in parts. */
+export function valuesOf(spans) {
+  return groups(spans).length;
+}
+
 /** Spans that overlap, together, in order, the widest first; each with its number among all. Empty ones have no place. */
 function groups(spans) {
   const sorted = spans.map((span, number) => ({ span, number })).filter(({ span }) => span.end > span.start);

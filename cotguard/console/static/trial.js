@@ -60,7 +60,7 @@ export function trialCard(about, mayStart) {
     }
     const left = Object.entries(state.left_out).filter(([, number]) => number);
     fill(numbers,
-      h("p", {}, h("strong", { class: "number" }, exact(state.exchanges)), ` ${state.exchanges === 1 ? "exchange was" : "exchanges were"} decided by both. Digest of the draft: `, digest(state.digest), "."),
+      h("p", {}, h("strong", { class: "number" }, exact(state.exchanges)), ` ${state.exchanges === 1 ? "exchange was" : "exchanges were"} decided by both. Digest of the draft: `, digest(state.digest)),
       left.length > 0 && h("p", {}, "Left out, and counted on neither side: ", left.map(([why, number]) => `${many(number, "exchange")} (${LEFT_OUT[why] ?? why})`).join(", "), "."),
       sides("Decisions of both", state.active, state.draft));
     if (state.running) waiting = setTimeout(refresh, EVERY);
