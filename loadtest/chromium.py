@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 
 from playwright.async_api import Browser, Page, async_playwright
 
-__all__ = ["chromium", "log_in"]
+__all__ = ["ARGUMENTS", "chromium", "log_in", "program"]
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
-_ARGUMENTS = (
+ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
     "--no-first-run",
@@ -19,14 +19,19 @@ _ARGUMENTS = (
 )
 
 
+def program() -> str:
+    """Where the browser is. Raises ``FileNotFoundError`` where there is none."""
+    found = next(filter(None, map(shutil.which, _NAMES)), None)
+    if found is None:
+        raise FileNotFoundError(f"none of {', '.join(_NAMES)} is installed")
+    return found
+
+
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
-    """The browser, without a window. Raises ``FileNotFoundError`` where there is none."""
-    program = next(filter(None, map(shutil.which, _NAMES)), None)
-    if program is None:
-        raise FileNotFoundError(f"none of {', '.join(_NAMES)} is installed")
+    """The browser, without a window. Raises what :func:`program` raises."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program, args=_ARGUMENTS)
+        browser = await playwright.chromium.launch(executable_path=program(), args=ARGUMENTS)
         try:
             yield browser
         finally:

@@ -6,7 +6,6 @@ own.
 
 import asyncio
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -47,6 +46,8 @@ from playwright.sync_api import (  # noqa: E402
     WebError,
     sync_playwright,
 )
+
+from loadtest.chromium import ARGUMENTS, program  # noqa: E402
 
 __all__ = [
     "HOUSE",
@@ -97,15 +98,6 @@ _ROLES: Mapping[str, object] = {
     "viewer": {"console": "view"},
     "author": {"console": "try"},
 }
-_PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 _SECONDS = 20.0
 
 _Value = TypeVar("_Value")
@@ -337,11 +329,12 @@ class Watch:
 @contextmanager
 def browsing() -> Iterator[Browser]:
     """A browser; skips where there is none."""
-    program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
-    if program is None:
-        pytest.skip(f"none of {', '.join(_PROGRAMS)} is installed")
+    try:
+        path = program()
+    except FileNotFoundError as missing:
+        pytest.skip(str(missing))
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=_ARGUMENTS)
+        browser = driver.chromium.launch(executable_path=path, args=ARGUMENTS)
         try:
             yield browser
         finally:
