@@ -84,6 +84,9 @@ COUNTED = {
     "active": ("cotguard_active_streams", ()),
 }
 
+STATES = {"upstream_breaker", "upstream_up"}
+"""Shown as words."""
+
 Counts = dict[str, dict[str, float]]
 
 
@@ -104,7 +107,7 @@ def read(page: Page) -> Counts:
         "cells => cells.map(({dataset: {metric, labels, value}}) => [metric, labels, value])"
     )
     for metric, labels, value in cells:
-        if metric in found:
+        if metric not in STATES:
             found[metric][labels] = float(value)
     sums = page.locator("[data-total]").evaluate_all(
         "cells => cells.map(({dataset: {total, value}}) => [total, Number(value)])"
@@ -139,6 +142,10 @@ def test_live_tells_the_numbers_of_the_metrics(page: Page, stage: Stage) -> None
     stage.faults(Load(streams=3, tokens=20, rate=0, fault="cut"))
     told = until(lambda: counted(stage), lambda told: not told["active"][""], page)
     assert until(lambda: read(page), lambda seen: seen == told, page) == told
+    states = stage.metrics()["cotguard_upstream_breaker"]
+    for labels in (dict(each) for each, value in states.items() if value):
+        cell = page.locator(f"[data-metric=upstream_breaker][data-labels='{labels['pool']}|{labels['server']}']")
+        assert cell.get_attribute("data-value") == labels["state"]
     assert told["sums"]["requests"] == stage.sent
     assert min(told["sums"].values()) > 0
     assert len(told["decisions"]) > 6
