@@ -37,7 +37,7 @@ export function applyCard(draft, mayChange) {
     const { policy, text, checked } = draft;
     const content = [
       h("p", {}, `${policy.file ?? policy.name} is written, and what begins after it is decided by the draft; exchanges under way are not touched.`),
-      h("p", {}, "Digest ", digest(policy.digest), " becomes ", digest(checked.digest), "."),
+      h("p", {}, "Digest ", digest(policy.digest), " becomes ", digest(checked.digest)),
       changes(policy.sentences, checked.sentences),
     ];
     if (await confirmed(`Apply the draft to ${policy.name}?`, content, "Apply")) {
