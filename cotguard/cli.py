@@ -34,7 +34,8 @@ examples:
   COTGUARD_UPSTREAM=http://127.0.0.1:8000 cotguard serve --config cotguard.yaml
   cotguard check --config cotguard.yaml && kill -HUP PID     # reloads; a changed file is followed anyway
 
-Then point your client's base URL at http://127.0.0.1:8080/v1. A flag wins over COTGUARD_* in the environment,
+Then point your client's base URL at http://127.0.0.1:8080/v1. At a terminal the address of the web console is printed,
+with a token to log in; elsewhere set COTGUARD_ADMIN_TOKEN. A flag wins over COTGUARD_* in the environment,
 which wins over the config file (`name: value`, and what only a file can say: upstreams and routes). Compiled rules
 are kept in $COTGUARD_CACHE (default ~/.cache/cotguard, empty for nowhere), which makes the next start faster."""
 
