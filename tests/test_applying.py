@@ -201,6 +201,29 @@ async def test_who_writes_is_recorded_first(config: Path, tmp_path: Path, monkey
         assert gateway.active.named("t").policy.digest == told["digest"]
 
 
+async def test_who_asks_an_upstream_is_recorded_first(
+    config: Path, upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trail = Trail(AuditOptions(directory=str(tmp_path / "trail")), Metrics())
+    about = {"source": {"kind": "prompt", "upstream": "default", "model": "m", "prompt": "Bluebird"}, "by": "nobody"}
+    async with console(config, trail) as (_, _, ask):
+        assert (await ask("POST", "try", about))[0] == 200
+        assert len(upstream.bodies) == 1
+        with AuditIndex(tmp_path / "trail") as index:
+            index.update()
+            (event,) = [each for each in index.search(Filters(type="event"), 10) if each["event"] == "prompt_tried"]
+        assert event["detail"] == "default by admin token"
+        assert "Bluebird" not in json.dumps(event)
+
+        async def fails(_records: object) -> None:
+            raise AuditError
+
+        monkeypatch.setattr(trail, "commit", fails)
+        status, refused = await ask("POST", "try", about)
+        assert (status, "the audit trail takes no records" in refused["error"]) == (400, True)
+        assert len(upstream.bodies) == 1
+
+
 async def test_all_workers_follow(upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     upstream.handler = streaming(STREAM)
     monkeypatch.setenv("COTGUARD_ADMIN_TOKEN", TOKEN)

@@ -25,6 +25,7 @@ class Event(StrEnum):
     CONFIG_APPLIED = "config_applied"
     CONFIG_REFUSED = "config_refused"
     POLICY_WRITTEN = "policy_written"
+    PROMPT_TRIED = "prompt_tried"
     AUDIT_RECOVERED = "audit_recovered"
 
 
@@ -86,8 +87,8 @@ class DecisionRecord:
 class EventRecord:
     """Something that concerns no single exchange.
 
-    ``process`` is its id; ``detail`` is a policy's digest, and of one that is written by whom; ``lost`` counts records
-    that could not be kept since the event before.
+    ``process`` is its id; ``detail`` is a policy's digest or an upstream's name, and who did it where somebody did;
+    ``lost`` counts records that could not be kept since the event before.
     """
 
     event: Event

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import aiohttp
 
+from cotguard.audit.records import Event
 from cotguard.classifier.handover import handed_over, pause
 from cotguard.console.asking import Question, asked
 from cotguard.console.following import Following
@@ -92,7 +93,7 @@ async def tried(gateway: "Gateway", about: Mapping[str, Any]) -> dict[str, Any]:
         moderation = gateway.active.named(name)
     else:
         moderation = await gateway.drafts.moderation(name, _string(about, "draft", MAX_CHARS))
-    run = _Run(gateway, moderation, entered.facts, requests=entered.requests)
+    run = _Run(gateway, moderation, entered.facts, requests=entered.requests, by=str(about.get("by", "")))
     await entered.moderate(run)
     return run.told()
 
@@ -100,8 +101,11 @@ async def tried(gateway: "Gateway", about: Mapping[str, Any]) -> dict[str, Any]:
 class _Run:
     """One exchange under ``moderation``, followed; and what is to be told beside its channels and steps."""
 
-    def __init__(self, gateway: "Gateway", moderation: Moderation, facts: RequestFacts, *, requests: bool) -> None:
+    def __init__(
+        self, gateway: "Gateway", moderation: Moderation, facts: RequestFacts, *, requests: bool, by: str
+    ) -> None:
         self.gateway = gateway
+        self.by = by
         self.policy = moderation.policy
         self.following = Following(requests=requests)
         self.blocked = False
@@ -245,17 +249,19 @@ class _Prompt:
 
     def __init__(self, gateway: "Gateway", source: Mapping[str, Any], _cut: str) -> None:
         pools = gateway.active.pools
-        pool = pools[_one_of(source, "upstream", list(pools))]
+        self._upstream = _one_of(source, "upstream", list(pools))
         words = {name: _string(source, name, MAX_CHARS, default="") for name in ("model", "system", "prompt")}
         if sum(map(len, words.values())) > MAX_CHARS:
             raise ValueError(f"source: at most {MAX_CHARS} characters")
-        self._question = Question.of(pool, **words)
+        self._question = Question.of(pools[self._upstream], **words)
 
     @property
     def facts(self) -> RequestFacts:
         return self._question.prepared.facts
 
     async def moderate(self, run: _Run) -> None:
+        if not await run.gateway.record(Event.PROMPT_TRIED, f"{self._upstream} by {run.by}"):
+            raise ValueError("source: the audit trail takes no records, so no upstream is asked")
         dialect = self._question.match.dialect
         try:
             recorded = await asked(run.gateway, self._question, run.exchange, run.step)

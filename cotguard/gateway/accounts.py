@@ -4,7 +4,6 @@ A decision is recorded before what follows from it is delivered. Where that cann
 says whether the exchange ends or goes on without the record.
 """
 
-import logging
 import os
 import time
 from collections import Counter
@@ -18,7 +17,7 @@ from cotguard.gateway.call import Call
 from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.moderation.replacement import plain
 from cotguard.moderation.verdict import Decision, Journal
-from cotguard.policy import OnError, Policy
+from cotguard.policy import OnError
 from cotguard.spans import INBOUND
 from cotguard.telemetry.logs import Access, access
 from cotguard.telemetry.metrics import Metrics
@@ -26,7 +25,6 @@ from cotguard.telemetry.tracing import Ended
 
 __all__ = ["Accounts"]
 
-_LOG = logging.getLogger("cotguard.config")
 _UNKEPT: Final = "the audit trail takes no records"
 _UNNAMED: Final = "credential:"
 """Begins the ids of callers that nobody has checked: a hash of a credential, which stands in no account."""
@@ -62,16 +60,12 @@ class Accounts:
         if self._trail is not None:
             self._trail.submit(_noted(Event.CONFIG_APPLIED if applied else Event.CONFIG_REFUSED, digest))
 
-    async def written(self, policy: Policy, by: str) -> bool:
-        """Account for the file of a policy that ``by`` is about to write. False if that could not be recorded.
-
-        What becomes of it a reload tells.
-        """
-        _LOG.warning("policy written", extra={"policy_name": policy.name, "policy": policy.digest})
+    async def done(self, event: Event, detail: str) -> bool:
+        """Account for what somebody is about to do. False if that could not be recorded."""
         if self._trail is None:
             return True
         try:
-            await self._trail.commit(_noted(Event.POLICY_WRITTEN, f"{policy.digest} by {by}"))
+            await self._trail.commit(_noted(event, detail))
         except AuditError:
             return False
         return True

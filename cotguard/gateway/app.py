@@ -20,6 +20,7 @@ from typing import NoReturn
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
+from cotguard.audit.records import Event
 from cotguard.audit.trail import Trail
 from cotguard.callers.credentials import PARAMETER
 from cotguard.callers.denied import Denied
@@ -51,7 +52,7 @@ from cotguard.http.encodings import EncodingError, TooLargeError
 from cotguard.http.head import check_head
 from cotguard.http.headers import lower
 from cotguard.moderation.exchange import ModerationFault
-from cotguard.policy import OnError, Policy
+from cotguard.policy import OnError
 from cotguard.sealing.keyring import KeyRing
 from cotguard.telemetry import logs
 from cotguard.telemetry.loop_lag import observe_loop_lag
@@ -176,10 +177,10 @@ class Gateway:
         if applied:
             _LOG.info("configuration applied", extra={"policy_name": policy.name, "policy": policy.digest})
 
-    async def record_policy(self, policy: Policy, by: str) -> bool:
-        """Record that ``by`` is about to write a policy's file; False if it cannot be, and must not be without."""
+    async def record(self, event: Event, detail: str) -> bool:
+        """Record what somebody is about to do; False if it must not be done, since that cannot be recorded."""
         own = self._active.moderations[OWN].policy
-        return await self._accounts.written(policy, by) or own.on_audit_error is OnError.OPEN
+        return await self._accounts.done(event, detail) or own.on_audit_error is OnError.OPEN
 
     @property
     def hindrance(self) -> str:

@@ -13,6 +13,7 @@ folders that cannot be written.
 """
 
 import asyncio
+import logging
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cotguard.audit.records import Event
 from cotguard.gateway.drafting import asked
 from cotguard.policy import Policy, PolicyError, is_ready, lists_values, parse
 
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from cotguard.gateway.app import Gateway
 
 __all__ = ["Applying", "Conflict", "former_of", "why_not_written"]
+
+
+_LOG = logging.getLogger("cotguard.config")
 
 
 class Conflict(Exception):  # noqa: N818  # not an error of ours: things have changed
@@ -80,8 +85,9 @@ class Applying:
         replaced = self._replaced(name, about)
         draft = (await self._gateway.drafts.moderation(name, text)).policy
         before = (await asyncio.to_thread(_text, replaced)).encode()
-        if not await self._gateway.record_policy(draft, str(about.get("by", ""))):
+        if not await self._gateway.record(Event.POLICY_WRITTEN, f"{draft.digest} by {about.get('by')}"):
             raise Conflict("The audit trail takes no records.")
+        _LOG.warning("policy written", extra={"policy_name": draft.name, "policy": draft.digest})
         path, former = Path(replaced.file), former_of(replaced)
         kept = await asyncio.to_thread(_read, former)
         try:
