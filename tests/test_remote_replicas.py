@@ -187,7 +187,7 @@ KINDS = {
 async def test_another_replica_answers(engine: Engine, scheme: str, fault: str) -> None:
     windows = windows_of(engine.bundle, 12)
     servers = [Server(oip.model_of(engine), scheme) for _ in range(2)]
-    async with serving(*servers), asking(engine.bundle, *servers, deadline=1.0) as (inference, metrics):
+    async with serving(*servers), asking(engine.bundle, *servers, deadline=5.0) as (inference, metrics):
         await all_in(inference)
         servers[0].fault = fault
         found = await asyncio.gather(*(inference([window]) for window in windows))
