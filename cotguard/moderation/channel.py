@@ -52,7 +52,15 @@ TAIL_CHARS = REACH
 
 
 class ModerationFault(Exception):  # noqa: N818  # a fault in the sense of the guarantees (G5)
-    """A detector failed or a limit was exceeded. The message holds no moderated text."""
+    """A detector failed or a limit was exceeded. The message holds no moderated text.
+
+    ``cause``: what was raised. Where this is compiled, ``raise`` ... ``from`` does not keep it.
+    """
+
+    def __init__(self, message: str = "", cause: Exception | None = None) -> None:
+        super().__init__(message)
+        if cause is not None:
+            self.__cause__ = cause
 
 
 class ExchangeTooLarge(ModerationFault):
@@ -275,17 +283,17 @@ class Channel:
         kind = self._view.kind_at(self.released)
         if self._terms.policy.on_error is not OnError.OPEN:
             # The cause's text may quote what it choked on; its type does not.
-            raise self._fault(f"a detector raised {type(error).__name__}") from error
+            raise self._fault(f"a detector raised {type(error).__name__}", error) from error
         self._terms.ledger.count(Verdict("", kind, Action.ALLOW, Outcome.BYPASSED))
         self._sessions = []
         self._stables = []
         self._alone = []
         self._bridges = Bridges((), self._terms.facts)
 
-    def _fault(self, message: str) -> ModerationFault:
+    def _fault(self, message: str, cause: Exception | None = None) -> ModerationFault:
         kind = self._view.kind_at(self.released)
         self._terms.ledger.count(Verdict("", kind, Action.BLOCK, Outcome.FAILED_CLOSED))
-        return ModerationFault(message)
+        return ModerationFault(message, cause)
 
     def _take(self, span: Span, early: list[Span]) -> None:
         if span.start < 0 and self._offset == 0:

@@ -219,4 +219,4 @@ class RequestReader:
                 self._terms.ledger.count(Verdict("", kind, Action.ALLOW, Outcome.BYPASSED))
                 return ()
             self._terms.ledger.count(Verdict("", kind, Action.BLOCK, Outcome.FAILED_CLOSED))
-            raise ModerationFault(f"a detector raised {type(error).__name__}") from error
+            raise ModerationFault(f"a detector raised {type(error).__name__}", error) from error
