@@ -3,9 +3,9 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 import pytest_asyncio
@@ -20,6 +20,10 @@ from cotguard.gateway.app import GATEWAY, Gateway, create_app
 from cotguard.gateway.moderations import Moderation, load_moderations
 from cotguard.policy import Policy, load
 from cotguard.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from browser_kit import Stage
+    from playwright.sync_api import Browser
 
 settings.register_profile("untimed", deadline=None)  # how long a case takes depends on what else runs
 settings.load_profile("untimed")
@@ -134,6 +138,24 @@ async def make_proxy(upstream: Upstream, balanced: tuple[Policy, tuple[Detector,
     yield make
     for runner in runners:
         await runner.cleanup()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """A real browser; skips where there is none."""
+    from browser_kit import browsing  # and with it Playwright, which others need not load
+
+    with browsing() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def stage(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator["Stage"]:
+    """What the browser looks at; not begun where there is no browser."""
+    from browser_kit import staged
+
+    with staged(tmp_path_factory.mktemp("stage")) as stage:
+        yield stage
 
 
 async def nothing_new() -> str:

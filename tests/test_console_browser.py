@@ -17,13 +17,11 @@ from browser_kit import (
     PAGES,
     TOKEN,
     Stage,
-    browsing,
     listed,
     log_in,
     moderate,
     show,
     shown,
-    staged,
     until,
     visiting,
     write,
@@ -34,18 +32,6 @@ from scripted import CHAT_PATH, DONE, chunk, finish, streaming, texts
 from loadtest.load import Load
 
 TRAFFIC = Load(streams=4, tokens=240, rate=100, planted=True)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def stage(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with staged(tmp_path_factory.mktemp("stage")) as stage:
-        yield stage
 
 
 @pytest.fixture

@@ -147,7 +147,7 @@ async def test_a_session_follows_its_role(tmp_path: Path, keys: str, monkeypatch
     right = "try"
 
     async def answered(self: object, name: str, about: object) -> tuple[int, Any]:
-        return (200, {"name": "k", "role": "owner", "right": right}) if name == "caller" else (200, {})
+        return (200, {"name": "k", "right": right}) if name == "caller" else (200, {})
 
     async with admin(tmp_path, keys) as url, logged_in(url, key) as ask:
         monkeypatch.setattr(sessions, "_CHECK_SECONDS", 0)

@@ -18,12 +18,10 @@ from browser_kit import (
     TOKEN,
     Stage,
     Watch,
-    browsing,
     listed,
     moderate,
     show,
     shown,
-    staged,
     visiting,
     write,
 )
@@ -36,18 +34,6 @@ from cotguard.console.sessions import COOKIE
 from cotguard.gateway.admin_access import AdminToken
 
 Json = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def stage(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with staged(tmp_path_factory.mktemp("stage")) as stage:
-        yield stage
 
 
 # --- Planted values --------------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ async def _caller(gateway: "Gateway", about: Mapping[str, Any]) -> dict[str, Any
     caller = await gateway.active.reception.caller({"authorization": f"Bearer {about['credential']}"})
     if not caller.role:  # nobody is known here
         raise Denied(Reason.UNKNOWN)
-    return {"name": caller.id, "role": caller.role, "right": caller.scope.console}
+    return {"name": caller.id, "right": caller.scope.console}
 
 
 async def _policies(gateway: "Gateway", _about: Mapping[str, Any]) -> dict[str, Any]:

@@ -125,7 +125,6 @@ def totals(now: Figures) -> dict[str, Any]:
         "failures": _rows(now, "cotguard_failures_total", "kind", "mode"),
         "events": now.sum("cotguard_held_characters_count"),
         "active": now.sum("cotguard_active_streams"),
-        "classifier": {"queue": now.sum("cotguard_classifier_queue_windows")},
         "upstreams": list(_upstreams(now)),
     }
 

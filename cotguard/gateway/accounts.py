@@ -62,13 +62,7 @@ class Accounts:
 
     async def done(self, event: Event, detail: str) -> bool:
         """Account for what somebody is about to do. False if that could not be recorded."""
-        if self._trail is None:
-            return True
-        try:
-            await self._trail.commit(_noted(event, detail))
-        except AuditError:
-            return False
-        return True
+        return self._trail is None or await _kept(self._trail, _noted(event, detail))
 
     def journal(self) -> Journal | None:
         """Where an exchange that begins now notes its decisions, if they are recorded."""
@@ -87,11 +81,8 @@ class Accounts:
         """
         if self._trail is None or call.journal is None or not (last or call.journal.decisions):
             return
-        kept = True
-        try:
-            await self._trail.commit(self._last(call) if last else self._decisions(call, call.journal.take()))
-        except AuditError:
-            kept = False
+        records = self._last(call) if last else self._decisions(call, call.journal.take())
+        kept = await _kept(self._trail, records)
         if last:
             call.recorded = call.outcome
         if not kept and call.moderation.policy.on_audit_error is OnError.CLOSED:
@@ -102,11 +93,8 @@ class Accounts:
         self._count(call)
         if self._trail is None or call.recorded == call.outcome:
             return True
-        try:
-            await self._trail.commit(self._last(call))
-        except AuditError:
-            return call.moderation.policy.on_audit_error is OnError.OPEN
-        return True
+        kept = await _kept(self._trail, self._last(call))
+        return kept or call.moderation.policy.on_audit_error is OnError.OPEN
 
     def close_now(self, call: Call) -> None:
         """The same for a call that is answered, or whose client is gone, without waiting."""
@@ -210,3 +198,12 @@ class Accounts:
 
 def _noted(event: Event, detail: str = "") -> Sequence[Record]:
     return [EventRecord(event=event, process=os.getpid(), detail=detail)]
+
+
+async def _kept(trail: Trail, records: Sequence[Record]) -> bool:
+    """Whether ``records`` could be kept."""
+    try:
+        await trail.commit(records)
+    except AuditError:
+        return False
+    return True

@@ -62,16 +62,17 @@ class Applying:
         """
         name, text = asked(about)
         async with self._turn:
-            return await self._put(name, text, about)
+            return await self._put(name, self._replaced(name, about), text, about)
 
     async def roll_back(self, about: Mapping[str, Any]) -> dict[str, Any]:
         """The same with what stood in the file before it was written here."""
         async with self._turn:
             name = str(about.get("policy"))
-            former = await asyncio.to_thread(_read, former_of(self._replaced(name, about)))
+            replaced = self._replaced(name, about)
+            former = await asyncio.to_thread(_read, former_of(replaced))
             if former is None:
                 raise Conflict("There is nothing to go back to.")
-            return await self._put(name, former.decode(errors="replace"), about)
+            return await self._put(name, replaced, former.decode(errors="replace"), about)
 
     def _replaced(self, name: str, about: Mapping[str, Any]) -> Policy:
         policy = self._gateway.active.named(name).policy
@@ -81,8 +82,7 @@ class Applying:
             raise Conflict("Somebody has changed this policy meanwhile.")
         return policy
 
-    async def _put(self, name: str, text: str, about: Mapping[str, Any]) -> dict[str, Any]:
-        replaced = self._replaced(name, about)
+    async def _put(self, name: str, replaced: Policy, text: str, about: Mapping[str, Any]) -> dict[str, Any]:
         draft = (await self._gateway.drafts.moderation(name, text)).policy
         before = (await asyncio.to_thread(_text, replaced)).encode()
         if not await self._gateway.record(Event.POLICY_WRITTEN, f"{draft.digest} by {about.get('by')}"):

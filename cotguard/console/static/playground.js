@@ -12,7 +12,7 @@ import { highlighted, legend, spanTable, teller, valuesOf } from "./spans.js";
 const CUTS = [["token", "about a token each"], ["character", "one character each"], ["whole", "all at once"]];
 
 export async function show(main) {
-  const [told, loaded] = await Promise.all([get("policies"), get("loaded")]);
+  const loaded = await get("loaded");
   const result = h("div", { class: "result", tabindex: -1, role: "region", "aria-label": "Result" });
   const cut = select(CUTS, "token", { autocomplete: "off" });
   const pieces = field("Pieces", cut, "How the text comes in. The result is always the same; the hold is not.");
@@ -20,7 +20,7 @@ export async function show(main) {
     { dialects: loaded.dialects, upstreams: loaded.upstreams.map(({ name }) => name) },
     (kind) => set(pieces, { hidden: kind !== "text" }),
   );
-  const policy = select(told.policies.map(({ name }) => name), told.policies[0]?.name, { autocomplete: "off" });
+  const policy = select(loaded.policies.map(({ name }) => name), loaded.policies[0]?.name, { autocomplete: "off" });
   const draft = area(10, { class: "code", placeholder: "version: 1\nname: draft\nrules: []" });
   const wrong = h("div", { role: "alert" });
   const button = h("button", { type: "submit" }, "Moderate");
