@@ -256,7 +256,7 @@ TEXTS = {
     "reasoning": [
         f"🙂 Her address is {MAIL}, her card 4111 1111 1111 1111; she calls from 203.0.113.77.",
         "The key AKIAIOSFODNN7EXAMPLE was revoked, and the admin password is hunter2!Blue, he typed.",
-        f"I mail {MAIL}. She paid to 1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2, and there is more.",
+        f"I mail {MAIL}. She paid to 1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2, and bo@example.com knows.",
     ],
     "output": ["Call +1 415 555 2671 or write to ａｎｎ＠example．com.", "Nothing is here.\n\n<b>At all.</b>"],
 }

@@ -164,8 +164,9 @@ async def test_without_an_answer_of_the_classifier_nothing_leaves() -> None:
 
 async def test_a_block_ends_texts_and_streams(tmp_path: Path) -> None:
     with Moderator(policy(tmp_path, "block")) as blocking:
-        found = blocking.moderate("before ann.lee@example.com after")
+        found = blocking.moderate("before ann.lee@example.com after, bo@example.com")
         assert (found.text, found.blocked) == ("before ", True)
+        assert [(span.start, span.end) for span in found.spans] == [(7, 26)]  # what stands behind it was not read
         got: list[str] = []
 
         async def take() -> None:

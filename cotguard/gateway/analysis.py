@@ -150,7 +150,7 @@ class Analyst:
         exchange = self._exchange(RequestFacts(), observer=recorder)
         await self._carried_out(partial(_written, exchange, 0, PlainView(ChannelKind.OUTPUT), text), exchange)
         found: dict[tuple[int, int, str], Span] = {}
-        for span, action in recorder.spans:
+        for span, action in recorder.found:  # whoever asks has the whole text, and takes values out of it by himself
             if self._is_asked_for(span, action, text, asked):
                 place = span.start, span.end, span.entity
                 found[place] = max(span, found.get(place, span), key=lambda each: each.score)

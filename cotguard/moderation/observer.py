@@ -14,7 +14,7 @@ from cotguard.moderation.verdict import Outcome
 from cotguard.moderation.view import Edit
 from cotguard.spans import Action, ChannelKind, Span
 
-__all__ = ["REQUEST", "ChannelObserver", "Observer", "Recorder"]
+__all__ = ["REQUEST", "ChannelObserver", "Observer", "RecordedChannel", "Recorder"]
 
 REQUEST = -1
 """Stands for the lane of texts of the request, which are in none."""
@@ -58,18 +58,19 @@ class Observer(Protocol):
         ...
 
 
-class Recorder:
-    """Keeps the spans of what is written in return, with their actions: an observer, and that of each channel.
+class RecordedChannel:
+    """Keeps the spans of one channel with their actions. What ``further`` wants to know it is told, too."""
 
-    What ``further`` wants to know it is told, too.
-    """
-
-    def __init__(self, further: ChannelObserver | None = None) -> None:
+    def __init__(self, further: ChannelObserver | None = None, lane: int = REQUEST) -> None:
+        self.lane = lane
         self.spans: list[tuple[Span, Action]] = []
+        self.is_cut = False
         self._further = further
+        self._reached = 0
 
-    def channel(self, lane: int, key: Hashable, kind: ChannelKind) -> ChannelObserver | None:
-        return None if lane == REQUEST else self
+    def before(self) -> list[tuple[Span, Action]]:
+        """Those of what was written, and of what is blocked if that is in this channel."""
+        return [(span, action) for span, action in self.spans if span.start < self._reached]
 
     def received(self, text: str, kind: ChannelKind) -> None:
         if self._further is not None:
@@ -85,9 +86,38 @@ class Recorder:
             self._further.passed(span)
 
     def wrote(self, start: int, end: int, edits: Sequence[Edit], text: str) -> None:
+        self._reached = end
         if self._further is not None:
             self._further.wrote(start, end, edits, text)
 
     def blocked(self, end: int) -> None:
+        self.is_cut, self._reached = True, end
         if self._further is not None:
             self._further.blocked(end)
+
+
+class Recorder:
+    """Keeps the spans of what is written in return, with their actions: an observer."""
+
+    def __init__(self) -> None:
+        self._channels: list[RecordedChannel] = []
+
+    def channel(self, lane: int, key: Hashable, kind: ChannelKind) -> RecordedChannel | None:
+        if lane == REQUEST:
+            return None
+        self._channels.append(RecordedChannel(lane=lane))
+        return self._channels[-1]
+
+    @property
+    def found(self) -> list[tuple[Span, Action]]:
+        """All that was found; behind a block that is as much as was read of it, which depends on the cuts."""
+        return [each for channel in self._channels for each in channel.spans]
+
+    @property
+    def spans(self) -> list[tuple[Span, Action]]:
+        """The same without what stands behind a block."""
+        cut = {channel.lane for channel in self._channels if channel.is_cut}
+        spans = []
+        for channel in self._channels:
+            spans += channel.before() if channel.lane in cut else channel.spans
+        return spans

@@ -13,7 +13,7 @@ from typing import Final
 
 from cotguard.detectors.contract import Detector, Scope, Session
 from cotguard.moderation.channel import Channel, ModerationFault, Terms
-from cotguard.moderation.observer import REQUEST, ChannelObserver, Recorder
+from cotguard.moderation.observer import REQUEST, ChannelObserver, RecordedChannel
 from cotguard.moderation.provenance import SOURCES
 from cotguard.moderation.verdict import Ledger, Outcome, Verdict
 from cotguard.moderation.view import PlainView, View
@@ -186,7 +186,7 @@ class RequestReader:
 
     def _moderate(self, view: View, raw: str) -> str:
         kind, observer = view.kind_at(0), self._terms.observer
-        recorder = Recorder(None if observer is None else observer.channel(REQUEST, None, kind))
+        recorder = RecordedChannel(None if observer is None else observer.channel(REQUEST, None, kind))
         channel, text = self._opened(view, raw, self._terms, recorder)
         self._learn(kind, text, [span for span, action in recorder.spans if not action.rewrites])
         written = channel.release()
