@@ -1,5 +1,6 @@
 """Drafts put in force through the console: written, loaded, recorded, taken back; and for whom nothing of it is."""
 
+import errno
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -163,6 +164,24 @@ async def test_a_folder_that_cannot_be_written(config: Path, monkeypatch: pytest
     async with console(config) as (_, _, ask):
         told = await in_force(ask)
         assert (told["writable"], "folder" in told["why_not"]) == (False, True)
+
+
+async def test_a_file_that_cannot_be_replaced(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, replace = tmp_path / "own.yaml", Path.replace
+
+    def mounted(path: Path, target: Path) -> Path:
+        if target == file:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", mounted)
+    async with console(config) as (_, _, ask):
+        about = {"policy": "t", "draft": policy("IP_ADDRESS"), "digest": (await in_force(ask))["digest"]}
+        status, told = await ask("POST", "apply", about)
+        assert (status, "busy" in told["error"]) == (409, True)
+        assert not (await in_force(ask))["previous"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cotguard.yaml", "own.yaml"]
+    assert file.read_text() == policy("EMAIL_ADDRESS")
 
 
 @pytest.mark.parametrize("listed", ["values: [Project Bluebird]", "file: names.txt"])

@@ -92,7 +92,11 @@ class Applying:
         kept = await asyncio.to_thread(_read, former)
         try:
             await asyncio.to_thread(_replace, former, before, path)
-            await asyncio.to_thread(_replace, path, text.encode(), path)
+            try:
+                await asyncio.to_thread(_replace, path, text.encode(), path)
+            except OSError:  # as where the file itself is mounted
+                await asyncio.to_thread(_replace, former, kept, path)
+                raise
         except OSError as error:
             raise Conflict(f"The file cannot be written: {error.strerror}.") from None
         if problem := await self._reload():
