@@ -185,14 +185,14 @@ def silent_after(body: bytes, content_type: str = "text/event-stream") -> Handle
 
 async def test_an_upstream_that_falls_silent(upstream: Upstream, make_proxy: ProxyFactory) -> None:
     upstream.handler = silent_after(HEAD)
-    proxy = await make_proxy(idle_timeout=0.4, keep_alive_after=0.1)
+    proxy = await make_proxy(idle_timeout=1, keep_alive_after=0.3)
     _, body = await post(proxy.url, stream=True)
     assert "mail " in texts(body)[0, "content"]
     assert "ann" not in body
-    assert body.count(": keep-alive") in (2, 3)
+    assert body.count(": keep-alive") in (1, 2, 3)  # fewer on a machine that stands still meanwhile
     assert error_of(body)["code"] == "upstream_timeout"
     assert proxy.accounts == failed(200, "upstream_timeout")
-    await asyncio.wait_for(upstream.cancelled.wait(), 1)
+    await asyncio.wait_for(upstream.cancelled.wait(), 5)
 
 
 # --- Whole responses ---------------------------------------------------------------------------------------------
@@ -290,12 +290,12 @@ async def test_encoded_whole_responses_that_do_not_decode(
 
 async def test_a_whole_response_that_stops_midway(upstream: Upstream, make_proxy: ProxyFactory) -> None:
     upstream.handler = silent_after(GOOD[:-20], "application/json")
-    proxy = await make_proxy(idle_timeout=0.2)
+    proxy = await make_proxy(idle_timeout=0.5)
     status, answer = await post(proxy.url)
     assert (status, error_of(answer)["code"]) == (504, "upstream_timeout")
     assert "ann" not in answer
     assert proxy.accounts == failed(504, "upstream_timeout")
-    await asyncio.wait_for(upstream.cancelled.wait(), 1)
+    await asyncio.wait_for(upstream.cancelled.wait(), 5)
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
@@ -340,11 +340,11 @@ async def test_an_upstream_that_never_answers(upstream: Upstream, make_proxy: Pr
         return web.Response()
 
     upstream.handler = handler
-    proxy = await make_proxy(first_byte_timeout=0.2)
+    proxy = await make_proxy(first_byte_timeout=1)
     status, answer = await post(proxy.url)
     assert (status, error_of(answer)["code"]) == (504, "upstream_timeout")
     assert proxy.accounts == failed(504, "upstream_timeout")
-    await asyncio.wait_for(upstream.cancelled.wait(), 1)
+    await asyncio.wait_for(upstream.cancelled.wait(), 5)
 
 
 async def test_an_upstream_that_refuses_connections(make_proxy: ProxyFactory, unused_tcp_port: int) -> None:
@@ -521,7 +521,7 @@ async def test_a_client_that_stops_reading(upstream: Upstream, make_proxy: Proxy
         # 6 MB were measured: the send and receive buffers that Linux gives the proxy's two sockets.
         assert written < 16 * 2**20
         upstream.handler = streaming([STREAM])
-        _, answer = await asyncio.wait_for(post(proxy.url, stream=True), 2)
+        _, answer = await asyncio.wait_for(post(proxy.url, stream=True), 5)
         assert "[EMAIL_ADDRESS]" in answer
         assert not upstream.cancelled.is_set()
     await asyncio.wait_for(upstream.cancelled.wait(), 5)

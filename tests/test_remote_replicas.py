@@ -200,7 +200,7 @@ async def test_another_replica_answers(engine: Engine, scheme: str, fault: str) 
 @pytest.mark.parametrize("fault", KINDS)
 async def test_no_replica_answers(engine: Engine, scheme: str, fault: str) -> None:
     server = Server(oip.model_of(engine), scheme)
-    async with serving(server), asking(engine.bundle, server, deadline=0.3) as (inference, metrics):
+    async with serving(server), asking(engine.bundle, server, deadline=1.0) as (inference, metrics):
         server.fault = fault
         with pytest.raises((InferenceError, TimeoutError)) as raised:
             await inference(windows_of(engine.bundle, 1))
@@ -256,7 +256,7 @@ async def test_another_model_under_the_name_is_never_asked(engine: Engine, caplo
 
     caplog.set_level("INFO", "cotguard.classifier")
     server = Server(wrong)
-    async with serving(server), asking(engine.bundle, server, deadline=0.3, within=0.4) as (inference, _):
+    async with serving(server), asking(engine.bundle, server, deadline=1.0, within=0.4) as (inference, _):
         assert not await inference.check()
         with pytest.raises(TimeoutError):
             await inference(windows_of(engine.bundle, 1))
