@@ -249,7 +249,7 @@ async def test_a_client_that_leaves_frees_its_place(admitted: bool) -> None:
         await leaving
     if not admitted:
         admission.end()
-    await asyncio.wait_for(staying, 1)
+    await asyncio.wait_for(staying, 5)
 
 
 async def test_nobody_is_forgotten() -> None:
@@ -277,7 +277,7 @@ async def test_nobody_is_forgotten() -> None:
     assert outcomes.total() == 300
     assert min(outcomes["served"], outcomes["refused"], outcomes["left"]) > 0
     for _ in range(3):
-        await asyncio.wait_for(admission.admit(Priority.LOW), 1)
+        await asyncio.wait_for(admission.admit(Priority.LOW), 5)
 
 
 # --- The callers file --------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -99,6 +100,31 @@ async def test_a_draft_is_applied_and_rolled_back(config: Path, tmp_path: Path) 
         assert (await in_force(ask))["digest"] == first["digest"]
         assert file.read_text() == before
         assert {path.name for path in file.parent.iterdir()} == {"cotguard.yaml", "own.yaml", "own.yaml~"}
+
+
+async def test_policies_of_the_same_name_are_told_apart(upstream: Upstream, config: Path, tmp_path: Path) -> None:
+    own, other = str(tmp_path / "own.yaml"), str(tmp_path / "other.yaml")
+    (tmp_path / "other.yaml").write_text(policy("CREDIT_CARD"))
+    (tmp_path / "cotguard.yaml").write_text(
+        f"upstreams: {{there: {{servers: ['{upstream.url}']}}}}\nupstream: there\npolicy: {own}\n"
+        f"routes:\n  - {{models: ['*'], policy: {other}, upstream: there}}\n"
+    )
+    async with console(config) as (url, _, ask):
+        told = {each["name"]: each for each in (await ask("GET", "policies"))[1]["policies"]}
+        assert {name: each["file"] for name, each in told.items()} == {own: "own.yaml", other: "other.yaml"}
+        text = (await ask("GET", f"policies/{quote(other, safe='')}/text"))[1]["text"]
+        assert text == policy("CREDIT_CARD")
+        about = {"policy": other, "draft": policy("IP_ADDRESS"), "digest": told[other]["digest"]}
+        assert (await ask("POST", "apply", about))[1]["name"] == other
+        assert ((tmp_path / "own.yaml").read_text(), (tmp_path / "other.yaml").read_text()) == (
+            policy("EMAIL_ADDRESS"),
+            policy("IP_ADDRESS"),
+        )
+        assert "[IP_ADDRESS]" in await said(url)
+        told = {each["name"]: each for each in (await ask("GET", "policies"))[1]["policies"]}
+        about = {"policy": other, "draft": policy("IP_ADDRESS", "second"), "digest": told[other]["digest"]}
+        assert (await ask("POST", "apply", about))[1]["name"] == "second"
+        assert {each["name"] for each in (await ask("GET", "policies"))[1]["policies"]} == {"t", "second"}
 
 
 async def test_what_somebody_else_has_changed_is_not_overwritten(config: Path, tmp_path: Path) -> None:

@@ -417,7 +417,7 @@ async def test_a_client_that_leaves_takes_its_questions_along(
     request = {"model": "m", "stream": True, "messages": MESSAGES}
     async with aiohttp.ClientSession() as session, session.post(proxy.url + CHAT_PATH, json=request):
         await asyncio.wait_for(server.asked.wait(), 5)
-    await asyncio.wait_for(server.left.wait(), 2)
+    await asyncio.wait_for(server.left.wait(), 4)
     for _ in range(100):
         if proxy.accounts.requests:
             break

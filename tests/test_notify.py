@@ -88,7 +88,7 @@ async def test_without_a_watchdog_there_is_nothing_to_do(environment: dict[str, 
     async def is_alive() -> bool:
         pytest.fail("nobody asked")
 
-    await asyncio.wait_for(Manager.of(environment).watch(is_alive), 1)
+    await asyncio.wait_for(Manager.of(environment).watch(is_alive), 5)
 
 
 def test_without_a_manager_nothing_is_told() -> None:
@@ -108,7 +108,7 @@ async def test_a_service_from_start_to_end(
 ) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
         heard.bind(str(tmp_path / "notify"))
-        heard.settimeout(1)
+        heard.settimeout(10)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         monkeypatch.setenv("WATCHDOG_USEC", "100000")
 

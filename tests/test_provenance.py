@@ -217,11 +217,11 @@ def test_origins_against_a_plain_search(parts: list[str], core: str) -> None:
 def test_questions_are_linear_in_long_texts() -> None:
     origins = Origins()
     origins.add(USER, "a a aa 1 " * 120_000)
-    began = time.perf_counter()
+    began = time.process_time()
     for number in range(100):
         origins.of(f"aaaaaaaaaaaaaaaaaaaaaa{number}@example.com")
         origins.of("a" * (number + 20))
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 # --- What is learned ---------------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ async def test_all_replicas_down_and_back(
     servers = [Server(oip.model_of(engine)), Server(oip.model_of(engine), "http")]
     upstream.handler = streaming(scripted_stream(2))
     async with serving(*servers):
-        proxy = await proxy_of(make_proxy, *servers, classifier_deadline=0.5)
+        proxy = await proxy_of(make_proxy, *servers, classifier_deadline=1.0)
         async with TestServer(create_admin_app(GatewayState(proxy.gateway, nothing_new))) as admin:
             assert await readiness(admin, 200)
             for server in servers:
@@ -132,7 +132,7 @@ async def test_answers_that_are_none_fail_closed(upstream: Upstream, make_proxy:
     server = Server(oip.model_of(engine))
     upstream.handler = streaming(scripted_stream(3))
     async with serving(server):
-        proxy = await proxy_of(make_proxy, server, classifier_deadline=0.5)
+        proxy = await proxy_of(make_proxy, server, classifier_deadline=1.0)
         await post(proxy.url, stream=True)
         server.fault = "no number"
         _, body = await post(proxy.url, stream=True)

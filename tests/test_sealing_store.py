@@ -160,7 +160,7 @@ async def test_without_its_store_an_exchange_fails_closed(
     upstream: Upstream, make_proxy: ProxyFactory, server: Server, stream: bool
 ) -> None:
     upstream.handler = handler = signing()
-    proxy = await make_proxy(seal_store=server.url, seal_keys=KEYS, seal_deadline=0.5)
+    proxy = await make_proxy(seal_store=server.url, seal_keys=KEYS, seal_deadline=2)
     assert await proxy.gateway.staff.ready()
     _, data = await ask(proxy, [USER])
     await server.stop()

@@ -97,13 +97,13 @@ async def _caller(gateway: "Gateway", about: Mapping[str, Any]) -> dict[str, Any
 
 async def _policies(gateway: "Gateway", _about: Mapping[str, Any]) -> dict[str, Any]:
     """The policies in force, as people read them, and whether their files can be written."""
-    return {"policies": [_described(gateway, each) for each in _in_force(gateway)]}
+    return {"policies": [_described(gateway, name, each.policy) for name, each in gateway.active.policies.items()]}
 
 
-def _described(gateway: "Gateway", policy: Policy) -> dict[str, Any]:
+def _described(gateway: "Gateway", name: str, policy: Policy) -> dict[str, Any]:
     why_not = why_not_written(policy)
     return {
-        "name": policy.name,
+        "name": name,
         "digest": policy.digest,
         "mode": policy.mode,
         "sentences": sentences(policy),
@@ -149,13 +149,8 @@ async def _loaded(gateway: "Gateway", _about: Mapping[str, Any]) -> dict[str, An
         ],
         "bundle": gateway.staff.bundle,
         "guard": settings.guard,
-        "policies": [{"name": each.name, "digest": each.digest} for each in _in_force(gateway)],
+        "policies": [{"name": name, "digest": each.policy.digest} for name, each in gateway.active.policies.items()],
     }
-
-
-def _in_force(gateway: "Gateway") -> list[Policy]:
-    """The policies, each once, whatever they are called by."""
-    return list({each.policy.digest: each.policy for each in gateway.active.moderations.values()}.values())
 
 
 _QUESTIONS: Final[Mapping[str, Callable[["Gateway", Mapping[str, Any]], Awaitable[dict[str, Any]]]]] = {

@@ -1,5 +1,6 @@
 """What requests are answered by. It is replaced as a whole when the configuration changes; exchanges keep theirs."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -29,14 +30,18 @@ class Active:
         """Of the policies that may hold for an exchange the caller's goes first, then the route's."""
         return self.moderations[caller.scope.policy or route.policy]
 
-    def named(self, name: str) -> Moderation:
-        """Of the policies in force the one that calls itself ``name``, or that the settings call so.
+    @property
+    def policies(self) -> dict[str, Moderation]:
+        """Each policy in force once, by its name; those that share one by what the settings call them."""
+        called: dict[str, tuple[str, Moderation]] = {}
+        for name, each in self.moderations.items():
+            called.setdefault(each.policy.digest, (name, each))
+        alike = Counter(each.policy.name for _, each in called.values())
+        return {each.policy.name if alike[each.policy.name] == 1 else name: each for name, each in called.values()}
 
-        Raises ``ValueError``.
-        """
-        found = next((each for each in self.moderations.values() if each.policy.name == name), None)
-        found = found or self.moderations.get(name)
+    def named(self, name: str) -> Moderation:
+        """Of the policies in force the one that :attr:`policies` or the settings call so. Raises ``ValueError``."""
+        found = self.policies.get(name) or self.moderations.get(name)
         if found is None:
-            known = sorted({each.policy.name for each in self.moderations.values()})
-            raise ValueError(f"policy: none of this name is in force; write one of: {', '.join(known)}")
+            raise ValueError(f"policy: none of this name is in force; write one of: {', '.join(sorted(self.policies))}")
         return found

@@ -104,7 +104,8 @@ class Applying:
             await asyncio.to_thread(_replace, former, kept, path)
             await self._reload()
             raise Conflict(f"The configuration cannot be loaded with it, and all is as it was: {problem}")
-        return {"name": draft.name, "digest": draft.digest}
+        called = (name for name, each in self._gateway.active.policies.items() if each.policy.digest == draft.digest)
+        return {"name": next(called, draft.name), "digest": draft.digest}
 
 
 def former_of(policy: Policy) -> Path:
