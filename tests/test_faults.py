@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import aiohttp
 import brotli
@@ -25,7 +26,10 @@ from scripted import CHAT_PATH, DONE, chunk, finish, post, streaming, texts
 
 from cotguard.detectors.contract import Detector, Scope, Session
 from cotguard.detectors.registry import build
+from cotguard.dialects.contract import ErrorKind, Translator, Undelivered
 from cotguard.framing.sse import MAX_EVENT_BYTES
+from cotguard.gateway.call import Call
+from cotguard.gateway.responses import Responses
 from cotguard.http.encodings import Decoder, EncodingError
 from cotguard.policy import parse
 from cotguard.spans import Span
@@ -79,6 +83,94 @@ async def test_a_broken_stream(upstream: Upstream, make_proxy: ProxyFactory, nam
     else:
         assert (error["type"], error["code"]) == ("server_error", kind)
     assert proxy.accounts == failed(200, kind)
+
+
+class Breaking:
+    """A translator that breaks where it is asked for the ``at``-th time, and where it is to end in a fault if ``fail``.
+
+    It has moderated what it was given before it breaks.
+    """
+
+    def __init__(self, inner: Translator, at: int, *, fail: bool) -> None:
+        self.inner = inner
+        self.left = at
+        self.breaks = fail
+
+    @property
+    def content_type(self) -> str:
+        return self.inner.content_type
+
+    @property
+    def finished(self) -> bool:
+        return self.inner.finished
+
+    def receive(self, data: bytes) -> bytes:
+        return self._unless_broken(self.inner.receive(data))
+
+    def end(self) -> bytes:
+        return self._unless_broken(self.inner.end())
+
+    def fail(self, kind: ErrorKind, message: str, undelivered: Undelivered = Undelivered.NOTHING) -> bytes:
+        if self.breaks:
+            raise TypeError("of ann.lee@example.com")
+        return self.inner.fail(kind, message, undelivered)
+
+    def keep_alive(self) -> bytes:
+        return self.inner.keep_alive()
+
+    def _unless_broken(self, written: bytes) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise TypeError("of ann.lee@example.com")
+        return written
+
+
+TEXT = "one and two, and three and so on"
+
+
+@pytest.mark.parametrize("fail", [False, True])
+@pytest.mark.parametrize("at", [0, 1, 2])
+async def test_a_stream_that_is_broken_here(
+    upstream: Upstream,
+    make_proxy: ProxyFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    at: int,
+    fail: bool,
+) -> None:
+    """A fault of ours: one answer all the same, whose stream ends in the dialect's error, or breaks off."""
+    upstream.handler = slowly([chunk({"content": TEXT[:9]}), chunk({"content": TEXT[9:]}), finish() + DONE])
+
+    streamed = Responses._streamed
+
+    async def broken(self: Responses, call: Call, translator: Translator, *rest: Any) -> web.StreamResponse:
+        return await streamed(self, call, Breaking(translator, at, fail=fail), *rest)
+
+    monkeypatch.setattr(Responses, "_streamed", broken)
+    proxy = await make_proxy()
+    if fail:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await asyncio.wait_for(post(proxy.url, stream=True), 10)
+    else:
+        status, body = await asyncio.wait_for(post(proxy.url, stream=True), 10)
+        assert (status, error_of(body)["code"]) == (200, "moderation_failed")
+        delivered = texts(body.partition('data: {"error"')[0]).get((0, "content"), "")
+        assert TEXT.startswith(delivered)
+        assert bool(delivered) == (at > 1)  # of one event all is on hold
+    assert proxy.accounts == failed(200, "moderation_failed")
+
+
+def slowly(events: list[bytes]) -> Handler:
+    """Each event is read by itself."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for event in events:
+            await response.write(event)
+            await asyncio.sleep(0.2)
+        return response
+
+    return handler
 
 
 async def test_a_connection_cut_mid_value(upstream: Upstream, make_proxy: ProxyFactory) -> None:

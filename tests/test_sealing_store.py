@@ -16,8 +16,9 @@ from conftest import Proxy, ProxyFactory, Upstream
 from sealing_kit import MAIL, Signing, said, sign, thought
 from test_sealing_loops import anthropic_answer, anthropic_reasoning, anthropic_turn, anthropic_turns
 
+from cotguard.moderation.exchange import ModerationFault
 from cotguard.sealing.redis_store import RedisStore
-from cotguard.sealing.store import Question
+from cotguard.sealing.store import Question, kept
 
 SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 needs_server = pytest.mark.skipif(SERVER is None, reason="no redis-server or valkey-server is installed")
@@ -198,6 +199,12 @@ async def test_a_seal_without_a_store_opens_with_one(
     assert status == 400
     assert b"is not valid here" in refused
     assert handler.accepted == 2
+
+
+def test_a_fault_of_the_store_is_one_of_moderation() -> None:
+    """With the compiled core too, where a class of Python's own comes from a compiled one."""
+    with pytest.raises(ModerationFault, match="the store of sealed originals failed"):
+        kept("handle", b"value", 1)
 
 
 async def test_a_store_that_is_not_there_is_told_in_time() -> None:

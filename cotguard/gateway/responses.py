@@ -37,6 +37,8 @@ SHUTTING_DOWN: Final = "The gateway is shutting down."
 
 _LOG = logging.getLogger("cotguard.gateway")
 _STATUS = "The upstream's status is not one that is expected."
+_FAULTS = (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError)
+"""What ends a response; whatever else is raised is a fault of ours."""
 _TYPE = "The upstream's content type is not one that is expected."
 
 
@@ -81,7 +83,7 @@ class Responses:
             moderate = partial(dialect.body, data, prepared, exchange)
             body = await handed_over(moderate, self._staff.answerers) if self._staff.answerers else moderate()
             await self._accounts.record(call)
-        except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
+        except _FAULTS as error:
             return self.fail(call, failure_of(error))
         call.end(200, success(exchange))
         return web.Response(body=body, headers={**headers, **JSON_HEADERS})
@@ -109,7 +111,7 @@ class Responses:
             call.journal,
             partial(self._record, call, exchange),
         )
-        failed = False
+        fault: Exception | None = None
         try:
             async with self._until_drained(settings):
                 await stream.run(
@@ -120,17 +122,37 @@ class Responses:
         except ConnectionResetError:  # the client's: the upstream's end is a ClientPayloadError
             call.end(CLIENT_GONE, "client_slow" if stream.client_slow else "client_gone")
             return response
-        except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
-            failure, failed = failure_of(error), True
-            self._count(call, failure)
-            call.end(200, "failed")
-            undelivered = await self._unrecorded(call, stream)
-            await response.write(translator.fail(failure.kind, failure.message, undelivered))
-        if not failed:
-            call.end(200, success(exchange))
+        except Exception as error:
+            fault = error
         with suppress(ConnectionError):
+            if fault is None:
+                call.end(200, success(exchange))
+            else:
+                await self._fail_stream(call, translator, stream, response, fault)
             await response.write_eof()
         return response
+
+    async def _fail_stream(
+        self, call: Call, translator: Translator, stream: Pump, response: web.StreamResponse, fault: Exception
+    ) -> None:
+        """Tell the client of a fault in the dialect's shape, behind what was delivered. Raises ``ConnectionError``."""
+        known = isinstance(fault, _FAULTS)
+        if not known:  # ours, and its message may quote what it was about
+            _LOG.error("request failed", exc_info=fault)
+        failure = failure_of(fault if known else ModerationFault())
+        self._count(call, failure)
+        call.end(200, "failed")
+        undelivered = await self._unrecorded(call, stream)
+        if not known and undelivered is Undelivered.NOTHING:
+            undelivered = Undelivered.LAST  # nobody knows how far the translator came
+        try:
+            written = translator.fail(failure.kind, failure.message, undelivered)
+        except Exception as error:
+            _LOG.error("request failed", exc_info=error)
+            if call.request.transport is not None:
+                call.request.transport.abort()  # the client must not take what it has for all
+            raise ConnectionResetError("a stream that cannot be ended") from None
+        await response.write(written)
 
     async def _record(self, call: Call, exchange: Exchange, last: bool) -> None:
         """Record what the next bytes of a stream follow from. Raises :class:`ModerationFault`."""

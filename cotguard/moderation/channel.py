@@ -28,7 +28,16 @@ from cotguard.moderation.view import Edit, View
 from cotguard.policy import Mode, OnError, Policy
 from cotguard.spans import Action, ChannelKind, Span
 
-__all__ = ["CHANNEL_BYTES", "MAX_BYTES", "MAX_HELD_CHARS", "Channel", "ExchangeTooLarge", "ModerationFault", "Terms"]
+__all__ = [
+    "CHANNEL_BYTES",
+    "MAX_BYTES",
+    "MAX_HELD_CHARS",
+    "Channel",
+    "ExchangeTooLarge",
+    "ModerationFault",
+    "Terms",
+    "detector_fault",
+]
 
 MAX_HELD_CHARS = 65_536
 """Characters one channel may hold before its exchange fails closed: several times the longest value known."""
@@ -52,19 +61,19 @@ TAIL_CHARS = REACH
 
 
 class ModerationFault(Exception):  # noqa: N818  # a fault in the sense of the guarantees (G5)
-    """A detector failed or a limit was exceeded. The message holds no moderated text.
-
-    ``cause``: what was raised. Where this is compiled, ``raise`` ... ``from`` does not keep it.
-    """
-
-    def __init__(self, message: str = "", cause: Exception | None = None) -> None:
-        super().__init__(message)
-        if cause is not None:
-            self.__cause__ = cause
+    """A detector failed or a limit was exceeded. The message holds no moderated text."""
 
 
 class ExchangeTooLarge(ModerationFault):
     """The exchange holds more memory than it may."""
+
+
+def detector_fault(cause: Exception) -> ModerationFault:
+    """The fault of a detector that raised ``cause``."""
+    # The cause's text may quote what it choked on; its type does not.
+    fault = ModerationFault(f"a detector raised {type(cause).__name__}")
+    fault.__cause__ = cause  # where this is compiled, `raise` ... `from` does not keep it
+    return fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,18 +291,18 @@ class Channel:
     def _fail(self, error: Exception) -> None:
         kind = self._view.kind_at(self.released)
         if self._terms.policy.on_error is not OnError.OPEN:
-            # The cause's text may quote what it choked on; its type does not.
-            raise self._fault(f"a detector raised {type(error).__name__}", error) from error
+            raise self._closed(detector_fault(error)) from error
         self._terms.ledger.count(Verdict("", kind, Action.ALLOW, Outcome.BYPASSED))
         self._sessions = []
         self._stables = []
         self._alone = []
         self._bridges = Bridges((), self._terms.facts)
 
-    def _fault(self, message: str, cause: Exception | None = None) -> ModerationFault:
+    def _closed(self, fault: ModerationFault) -> ModerationFault:
+        """``fault``, counted."""
         kind = self._view.kind_at(self.released)
         self._terms.ledger.count(Verdict("", kind, Action.BLOCK, Outcome.FAILED_CLOSED))
-        return ModerationFault(message, cause)
+        return fault
 
     def _take(self, span: Span, early: list[Span]) -> None:
         if span.start < 0 and self._offset == 0:
@@ -304,7 +313,7 @@ class Channel:
     def add(self, span: Span) -> None:
         """Decide a span of this channel's text. It must not begin before what was released."""
         if span.start < self.released:
-            raise self._fault(f"{span.detector} decided a span after its text was released")
+            raise self._closed(ModerationFault(f"{span.detector} decided a span after its text was released"))
         if span.entity == LINK:
             self._add_link(span.start, span.end)
             return
@@ -394,7 +403,7 @@ class Channel:
         held = self.received - self.released
         if held > _FEW_CHARS and not self.blocked:
             if held > self._terms.max_held:
-                raise self._fault(f"more than {self._terms.max_held} characters on hold")
+                raise self._closed(ModerationFault(f"more than {self._terms.max_held} characters on hold"))
             self._terms.keep(0)
         return written
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from cotguard.detectors.contract import Detector, Scope, Session
-from cotguard.moderation.channel import Channel, ModerationFault, Terms
+from cotguard.moderation.channel import Channel, Terms, detector_fault
 from cotguard.moderation.observer import REQUEST, ChannelObserver, RecordedChannel
 from cotguard.moderation.provenance import SOURCES
 from cotguard.moderation.verdict import Ledger, Outcome, Verdict
@@ -219,4 +219,4 @@ class RequestReader:
                 self._terms.ledger.count(Verdict("", kind, Action.ALLOW, Outcome.BYPASSED))
                 return ()
             self._terms.ledger.count(Verdict("", kind, Action.BLOCK, Outcome.FAILED_CLOSED))
-            raise ModerationFault(f"a detector raised {type(error).__name__}", error) from error
+            raise detector_fault(error) from error
