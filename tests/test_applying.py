@@ -99,7 +99,7 @@ async def test_a_draft_is_applied_and_rolled_back(config: Path, tmp_path: Path) 
         assert "[EMAIL_ADDRESS]" in await said(url)
         assert (await in_force(ask))["digest"] == first["digest"]
         assert file.read_text() == before
-        assert {path.name for path in file.parent.iterdir()} == {"cotguard.yaml", "own.yaml", "own.yaml~"}
+        assert files(tmp_path) == {"cotguard.yaml", "own.yaml", "own.yaml~"}
 
 
 async def test_policies_of_the_same_name_are_told_apart(upstream: Upstream, config: Path, tmp_path: Path) -> None:

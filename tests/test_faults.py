@@ -281,7 +281,7 @@ async def test_an_upstream_that_falls_silent(upstream: Upstream, make_proxy: Pro
     _, body = await post(proxy.url, stream=True)
     assert "mail " in texts(body)[0, "content"]
     assert "ann" not in body
-    assert body.count(": keep-alive") in (1, 2, 3)  # fewer on a machine that stands still meanwhile
+    assert body.count(": keep-alive") in (2, 3)
     assert error_of(body)["code"] == "upstream_timeout"
     assert proxy.accounts == failed(200, "upstream_timeout")
     await asyncio.wait_for(upstream.cancelled.wait(), 5)

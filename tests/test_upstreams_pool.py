@@ -205,11 +205,11 @@ async def test_another_server_is_not_asked_either() -> None:
 async def test_a_server_that_never_answers() -> None:
     metrics = Metrics()
     async with silent() as one, silent() as two:
-        document = {"servers": [one.url, two.url], "first_byte_timeout": 0.1}
+        document = {"servers": [one.url, two.url], "first_byte_timeout": 1}
         async with pools(metrics, main=document) as made:
             with pytest.raises(TooSlowError):
                 await ask(made.current["main"])
-        assert one.requests + two.requests <= 1  # not all is sent in time on a machine that stands still
+        assert one.requests + two.requests == 1
     assert {outcome for _, outcome in counted(metrics, *OUTCOMES)} == {"timeout"}
 
 
@@ -383,7 +383,7 @@ async def test_a_breaker_opens_is_tried_and_closes(caplog: pytest.LogCaptureFixt
             assert states(metrics, one) == {"open"}
             assert states(metrics, two) == {"closed"}
             one.status = 200
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.4)
             trial = [await ask(made.current["main"], query=HOLD) for _ in range(2)]
             assert {answer.server for answer in trial} == {label(one.url), label(two.url)}
             assert states(metrics, one) == {"closed"}
@@ -398,21 +398,22 @@ async def test_a_breaker_opens_is_tried_and_closes(caplog: pytest.LogCaptureFixt
 async def test_while_a_trial_is_under_way_nothing_else_is_sent() -> None:
     metrics = Metrics()
     async with silent() as wire:
-        document = {"servers": [wire.url], "first_byte_timeout": 0.2, "breaker": {"failures": 1, "pause": 0.1}}
+        document = {"servers": [wire.url], "first_byte_timeout": 1, "breaker": {"failures": 1, "pause": 0.1}}
         async with pools(metrics, main=document) as made:
             with pytest.raises(TooSlowError):
                 await ask(made.current["main"])
             with pytest.raises(AllDownError) as raised:
                 await ask(made.current["main"])
             assert (raised.value.status, raised.value.retry_after) == (503, 1)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)  # for just the pause it may wake a millisecond before its end
             trial = asyncio.create_task(ask(made.current["main"]))
-            await until(lambda: states(metrics, wire) == {"half_open"})
+            await until(lambda: wire.requests == 2)
+            assert states(metrics, wire) == {"half_open"}
             with pytest.raises(AllDownError):
                 await ask(made.current["main"])
             with pytest.raises(TooSlowError):
                 await trial
-            assert wire.requests <= 2  # on a machine that stands still, the time may be up before a request is out
+            assert wire.requests == 2
     assert counted(metrics, "cotguard_upstream_unserved_total", "reason") == {("down",): 2}
 
 

@@ -16,8 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-import aiohttp
-
 from cotguard.audit.records import Event
 from cotguard.classifier.handover import handed_over, pause
 from cotguard.console.asking import Question, asked
@@ -26,8 +24,8 @@ from cotguard.console.recorded import Recorded, dialect_named, read, readable
 from cotguard.detectors.contract import RequestFacts
 from cotguard.dialects.contract import Dialect, ErrorKind, Refused, Translator, UpstreamFault
 from cotguard.gateway.moderations import OWN, Moderation
+from cotguard.gateway.responses import FAULTS
 from cotguard.http.answers import failure_of
-from cotguard.http.encodings import EncodingError
 from cotguard.moderation.exchange import Exchange, ModerationFault, RequestBlocked
 from cotguard.moderation.json_view import view_for
 from cotguard.moderation.observer import REQUEST
@@ -268,7 +266,7 @@ class _Prompt:
         except (Refused, PoolError) as error:
             run.blocked = error.kind is ErrorKind.BLOCKED
             _end_without_answer(run, dialect, error.kind, "" if run.blocked else error.message)
-        except (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError) as error:
+        except FAULTS as error:
             failure = failure_of(error)
             _end_without_answer(run, dialect, failure.kind, failure.message)
         else:

@@ -31,14 +31,15 @@ from cotguard.moderation.exchange import Exchange, ModerationFault
 from cotguard.telemetry.metrics import Metrics
 from cotguard.upstreams.pool import Answer
 
-__all__ = ["SHUTTING_DOWN", "Responses"]
+__all__ = ["FAULTS", "SHUTTING_DOWN", "Responses"]
+
+FAULTS: Final = (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError)
+"""What ends a response; whatever else is raised is a fault of ours."""
 
 SHUTTING_DOWN: Final = "The gateway is shutting down."
 
 _LOG = logging.getLogger("cotguard.gateway")
 _STATUS = "The upstream's status is not one that is expected."
-_FAULTS = (UpstreamFault, ModerationFault, EncodingError, TimeoutError, aiohttp.ClientError)
-"""What ends a response; whatever else is raised is a fault of ours."""
 _TYPE = "The upstream's content type is not one that is expected."
 
 
@@ -83,7 +84,7 @@ class Responses:
             moderate = partial(dialect.body, data, prepared, exchange)
             body = await handed_over(moderate, self._staff.answerers) if self._staff.answerers else moderate()
             await self._accounts.record(call)
-        except _FAULTS as error:
+        except FAULTS as error:
             return self.fail(call, failure_of(error))
         call.end(200, success(exchange))
         return web.Response(body=body, headers={**headers, **JSON_HEADERS})
@@ -136,7 +137,7 @@ class Responses:
         self, call: Call, translator: Translator, stream: Pump, response: web.StreamResponse, fault: Exception
     ) -> None:
         """Tell the client of a fault in the dialect's shape, behind what was delivered. Raises ``ConnectionError``."""
-        known = isinstance(fault, _FAULTS)
+        known = isinstance(fault, FAULTS)
         if not known:  # ours, and its message may quote what it was about
             _LOG.error("request failed", exc_info=fault)
         failure = failure_of(fault if known else ModerationFault())
